@@ -1,0 +1,130 @@
+"""Packed histories and the batches that are cut from them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Histories:
+    """All users' items in one array: user u's are `values[offsets[u]:offsets[u + 1]]`, oldest first.
+
+    values: (interactions,) int64 in 1…N. offsets: (users + 1,) int64.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    @staticmethod
+    def from_frame(frame: pl.DataFrame) -> "Histories":
+        """Pack the `items` lists of `train.parquet` or `full.parquet`."""
+        lengths = frame["items"].list.len().to_numpy()
+        values = frame["items"].explode(empty_as_null=False).to_numpy().astype(np.int64)
+        return Histories(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+
+    def extended(self, items: np.ndarray) -> "Histories":
+        """Each history with one more item at its end. items: (users,) → histories one longer each."""
+        ends = self.offsets[1:]
+        return Histories(np.insert(self.values, ends, items), self.offsets + np.arange(len(self.offsets)))
+
+
+class Batch(NamedTuple):
+    """Right-padded inputs and what follows each position.
+
+    items: (B, L) int64, 0 is padding. targets: (B, L) int64, 0 where nothing is to be predicted.
+    """
+
+    items: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Spans of the packed values that cover every target once with at most `max_length` items of input.
+
+    start, end: the inputs are `values[start:end]`; first: the first input position whose next item is a target.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    first: np.ndarray
+
+    @property
+    def targets(self) -> np.ndarray:
+        """How many targets each window holds: (windows,)."""
+        return self.end - self.start - self.first
+
+
+def training_windows(histories: Histories, max_length: int) -> Windows:
+    """Cut each history of n items into windows whose targets are its items 2…n, each exactly once.
+
+    A history of up to max_length + 1 items is one window. A longer one is read through windows that overlap by half,
+    so that every target sees at least max_length / 2 items, as the prefixes of RecBole would let it.
+    """
+    spans: list[tuple[int, int, int]] = []
+    for begin, stop in zip(histories.offsets[:-1].tolist(), histories.offsets[1:].tolist(), strict=True):
+        end = min(begin + max_length, stop - 1)
+        if end > begin:
+            spans.append((begin, end, 0))
+        while end < stop - 1:
+            new_end = min(end + max(1, max_length // 2), stop - 1)
+            start = new_end - max_length
+            spans.append((start, new_end, end - start))
+            end = new_end
+    table = np.array(spans, dtype=np.int64).reshape(-1, 3)
+    return Windows(table[:, 0], table[:, 1], table[:, 2])
+
+
+def _padded(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows `values[start:end]`, right-padded with 0 → (B, L), and the positions' numbers in values (B, L)."""
+    width = int((end - start).max())
+    index = start[:, None] + np.arange(width)[None, :]
+    inside = index < end[:, None]
+    return np.where(inside, values[np.minimum(index, len(values) - 1)], 0), index
+
+
+def training_batches(
+    histories: Histories, windows: Windows, batch_positions: int, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """One epoch: batches of about `batch_positions` target positions, from windows of like length, in random order.
+
+    The budget counts targets, not users: a batch of a fixed number of users would give the targets of short
+    histories more weight than the paper's batch of 1,024 (prefix, next item) instances does.
+    """
+    order = rng.permutation(len(windows.start))
+    order = order[np.argsort((windows.end - windows.start)[order], kind="stable")]
+    cumulative = np.cumsum(windows.targets[order])
+    cuts = np.flatnonzero(np.diff((cumulative - 1) // batch_positions)) + 1
+    groups = np.split(order, cuts)
+    for number in rng.permutation(len(groups)):
+        chosen = groups[number]
+        start, end, first = windows.start[chosen], windows.end[chosen], windows.first[chosen]
+        items, index = _padded(histories.values, start, end)
+        following = histories.values[np.minimum(index + 1, len(histories.values) - 1)]
+        wanted = (items > 0) & (index >= (start + first)[:, None])
+        yield Batch(torch.from_numpy(items), torch.from_numpy(np.where(wanted, following, 0)))
+
+
+def history_batches(histories: Histories, max_length: int, batch_users: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """The latest `max_length` items of every user, users of like length together → (users (B,), items (B, L))."""
+    end = histories.offsets[1:]
+    start = np.maximum(histories.offsets[:-1], end - max_length)
+    order = np.argsort(end - start, kind="stable")
+    for begin in range(0, len(order), batch_users):
+        users = order[begin : begin + batch_users]
+        items, _ = _padded(histories.values, start[users], end[users])
+        yield users, torch.from_numpy(items)
+
+
+def padded_histories(histories: Histories, users: np.ndarray) -> np.ndarray:
+    """The whole histories of some users, right-padded with 0. users (B,) → (B, L)."""
+    return _padded(histories.values, histories.offsets[users], histories.offsets[users + 1])[0]

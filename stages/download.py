@@ -1,0 +1,41 @@
+"""Stage `download`: NineRec's files for one dataset, or the built-in sample in the same layout."""
+
+from pathlib import Path
+
+from stages.data.ninerec import cover_ids
+from stages.data.sample import write_sample
+from stages.data.source import fetch
+from stages.errors import run_stage
+from stages.files import atomic, write_json
+from stages.params import load_params
+
+RAW = Path("artifacts/raw")
+METRICS = Path("metrics/download.json")
+
+
+def main() -> None:
+    """Write artifacts/raw as a whole, or leave it as it was."""
+    params = load_params()
+    with atomic(RAW) as folder:
+        folder.mkdir()
+        if params.dataset == "sample":
+            users, items, topics = (
+                params.download.sample_users,
+                params.download.sample_items,
+                params.download.sample_topics,
+            )
+            write_sample(folder, users, items, topics, params.seed)
+        else:
+            fetch(params.dataset, params.source, params.download.sha256, folder)
+    files = sorted(RAW.iterdir())
+    metrics = {
+        "dataset": params.dataset,
+        "files": len(files),
+        "covers": len(cover_ids(RAW / f"{params.dataset}_cover.zip")),
+        "bytes": sum(file.stat().st_size for file in files),
+    }
+    write_json(METRICS, metrics)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,66 @@
+"""Files between stages: atomic writes, readable errors for what is missing, and the cache that outlives a run."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stages.errors import InputError
+
+
+def project_root() -> Path:
+    """The main workspace, also under `dvc exp run --temp` and in the queue, where the working folder is a copy."""
+    return Path(os.environ.get("DVC_ROOT", "."))
+
+
+def cache_folder(name: str) -> Path:
+    """A folder under `.cache/` of the main workspace: DVC removes a stage's outputs before a run, never this."""
+    folder = project_root() / ".cache" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def user_path(text: str) -> Path:
+    """A path that a user wrote in params.yaml: relative ones start at the main workspace, not at a copy of it."""
+    return project_root() / Path(text).expanduser()
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name (of a file or a folder) beside `path`, renamed to `path` when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` as stable, sorted JSON; NaN and infinity are refused (ValueError), as JSON has neither."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Write a frame with the same bytes for the same content."""
+    with atomic(path) as temporary:
+        frame.write_parquet(temporary, compression="zstd", statistics=False)
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """Read a stage's Parquet file; InputError names the file when it is missing."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run `dvc repro` to make it")
+    return pl.read_parquet(path)

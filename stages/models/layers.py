@@ -1,0 +1,111 @@
+"""Transformer layers shared by the sequence models: post-norm, causal, right-padded (paper eqs. 8–9 and 11–14)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention of `query` over `memory`, with residual and LayerNorm.
+
+    Padding needs no mask: it stands at the right, where no real position may look.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm = nn.LayerNorm(dim, eps=1e-12)
+
+    def forward(self, query: Tensor, memory: Tensor) -> Tensor:
+        """query, memory: (B, L, D) → (B, L, D)."""
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, D / heads)
+            for layer, x in ((self.query, query), (self.key, memory), (self.value, memory))
+        )
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=True
+        )
+        mixed = self.output(mixed.transpose(1, 2).flatten(2))
+        return self.norm(query + F.dropout(mixed, self.dropout, self.training))
+
+
+class FeedForward(nn.Module):
+    """Position-wise feed-forward network of inner width D, with residual and LayerNorm. (B, L, D) → (B, L, D)."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-12)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.outer(F.gelu(self.inner(x)))
+        return self.norm(x + F.dropout(y, self.dropout, self.training))
+
+
+class Block(nn.Module):
+    """One layer: attention over `memory` (self-attention when it is the query itself), then feed-forward."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(dim, heads, dropout)
+        self.feed_forward = FeedForward(dim, dropout)
+
+    def forward(self, query: Tensor, memory: Tensor | None = None) -> Tensor:
+        """query, memory: (B, L, D) → (B, L, D)."""
+        return self.feed_forward(self.attention(query, query if memory is None else memory))
+
+
+class Encoder(nn.Module):
+    """A stack of self-attention blocks. (B, L, D) → (B, L, D)."""
+
+    def __init__(self, layers: int, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(dim, heads, dropout) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class NormDropout(nn.Module):
+    """LayerNorm then dropout, as before each stack. (…, D) → (…, D)."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.dropout = nn.LayerNorm(dim, eps=1e-12), dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.norm(x), self.dropout, self.training)
+
+
+class Lora(nn.Module):
+    """The weight W₀ + B A (eq. 20): A from a zero-mean normal, B zero, so that training starts at W₀."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        rows, columns = weight.shape
+        self.a = nn.Parameter(torch.empty(rank, columns).normal_(std=0.02))
+        self.b = nn.Parameter(torch.zeros(rows, rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """weight: W₀ (rows, columns) → W₀ + B A."""
+        return weight + self.b @ self.a
+
+
+def add_lora(module: nn.Module, rank: int) -> None:
+    """Give every Linear inside `module` a low-rank update of its weight."""
+    for layer in [layer for layer in module.modules() if isinstance(layer, nn.Linear)]:
+        parametrize.register_parametrization(layer, "weight", Lora(layer.weight, rank))
+
+
+def initialise(module: nn.Module) -> None:
+    """Weights of Linear and Embedding from N(0, 0.02), biases 0: BERT's way and RecBole's."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Embedding):
+            nn.init.normal_(layer.weight, std=0.02)
+        if isinstance(layer, nn.Linear) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)

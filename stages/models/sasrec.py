@@ -1,0 +1,61 @@
+"""SASRec (Kang & McAuley 2018), the ID-modality sequence encoder of section 3.4.2, trained with full cross-entropy."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stages.models.layers import Encoder, NormDropout, initialise
+
+
+@dataclass(frozen=True)
+class SasrecConfig:
+    items: int  # N
+    dim: int  # D
+    layers: int
+    heads: int
+    dropout: float
+    max_length: int
+
+
+class Sasrec(nn.Module):
+    """Item and position embeddings, then causal self-attention."""
+
+    def __init__(self, config: SasrecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.item_embedding = nn.Embedding(config.items + 1, config.dim)  # row 0 is padding
+        self.position_embedding = nn.Embedding(config.max_length, config.dim)
+        self.input = NormDropout(config.dim, config.dropout)
+        self.encoder = Encoder(config.layers, config.dim, config.heads, config.dropout)
+        initialise(self)
+
+    def positions(self, items: Tensor) -> Tensor:
+        """Position vectors for items (B, L) → (L, D)."""
+        return self.position_embedding.weight[: items.shape[1]]
+
+    def hidden(self, items: Tensor) -> Tensor:
+        """State after each item (eqs. 5, 8, 9). items: (B, L), 0 = padding at the right → (B, L, D)."""
+        return self.encoder(self.input(self.item_embedding(items) + self.positions(items)))
+
+    def item_matrix(self) -> Tensor:
+        """What states are scored against: row i − 1 is item i. → (N, D)."""
+        return self.item_embedding.weight[1:]
+
+    def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy over all items at every target position (eq. 17). items, targets: (B, L), 0 = no target."""
+        wanted = targets > 0
+        states = self.hidden(items)[wanted]  # (P, D)
+        return {"loss": F.cross_entropy(states @ self.item_matrix().T, targets[wanted] - 1)}
+
+    @torch.no_grad()
+    def last_hidden(self, items: Tensor) -> Tensor:
+        """State after each row's last item. items: (B, L) → (B, D)."""
+        return last_position(self.hidden(items), items)
+
+
+def last_position(hidden: Tensor, items: Tensor) -> Tensor:
+    """The vector at each row's last real item. hidden: (B, L, D), items: (B, L) → (B, D)."""
+    last = (items > 0).sum(dim=1) - 1
+    return hidden[torch.arange(len(items), device=items.device), last]

@@ -1,0 +1,237 @@
+"""SICSRec: ID and content streams, a decoder between them, content-aware contrastive learning (paper 3.4–3.5)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stages.models.layers import Block, Encoder, NormDropout, add_lora, initialise
+from stages.models.sasrec import Sasrec, last_position
+
+
+@dataclass(frozen=True)
+class SicsrecConfig:
+    items: int  # N
+    dim: int  # D
+    layers: int
+    decoder_layers: int
+    heads: int
+    dropout: float
+    item_dropout: float  # on the item table inside the softmax
+    max_length: int
+    tau: float  # temperature of the softmax and of eq. 18
+    alpha: float  # weight of the contrastive loss, eq. 19
+    lam: float  # weight of the regulariser, eq. 19
+    rank: int  # of the low-rank update, eq. 20
+    widths: dict[str, int]  # length of each content modality's vectors; empty = no content
+    use_id: bool  # whether "id" is among the modalities
+    without: tuple[str, ...] = ()  # Table 7
+    frozen: tuple[str, ...] = ()  # Table 9
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        return tuple(self.widths)
+
+    @property
+    def id_stream(self) -> bool:
+        return self.use_id and "imse" not in self.without
+
+    @property
+    def content_stream(self) -> bool:
+        return bool(self.widths) and "cmse" not in self.without
+
+    @property
+    def decoder(self) -> bool:
+        return self.id_stream and bool(self.widths) and "mmsd" not in self.without
+
+    @property
+    def lora(self) -> bool:
+        return self.id_stream and "id_encoder" in self.frozen and "lora" not in self.without
+
+    def refusal(self) -> str | None:
+        """Why this combination makes no sense, or None when it does."""
+        absent = [name for name in self.without if name in ("imse", "mmsd", "lora") and not self.use_id]
+        if absent:
+            return f"without={absent[0]} takes the ID stream's part away, but modalities has no id"
+        absent = [name for name in self.without if name in ("cmse", "mmsd", "concl", "l2norm") and not self.widths]
+        if absent:
+            return f"without={absent[0]} takes a content part away, but modalities has neither text nor image"
+        if "lora" in self.without and "imse" in self.without:
+            return "without=lora has no meaning beside without=imse: there is no ID encoder left to adapt"
+        if "mmsd" in self.without and "imse" in self.without:
+            return "without=mmsd has no meaning beside without=imse: the decoder reads the ID stream and went with it"
+        if "l2norm" in self.without and "cmse" in self.without:
+            return "without=l2norm has no meaning beside without=cmse: it gives each modality an encoder of its own"
+        if not (self.id_stream or self.content_stream):
+            return f"without={list(self.without)} leaves neither an ID stream nor a content stream"
+        if not (self.content_stream or self.decoder) and self.widths:
+            return f"without={list(self.without)} leaves nothing that reads content: use modalities=[id] for that"
+        return None
+
+
+class Content(nn.Module):
+    """Content vectors of items in the model's space (eqs. 6, 7, 10)."""
+
+    def __init__(self, config: SicsrecConfig) -> None:
+        super().__init__()
+        self.tables = nn.ModuleDict({name: nn.Embedding(config.items + 1, w) for name, w in config.widths.items()})
+        self.adapters = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, config.dim))
+                for name, width in config.widths.items()
+            }
+        )
+
+    def forward(self, items: Tensor) -> dict[str, Tensor]:
+        """Adapted vectors of each modality, each distinct item computed once. items: (…) → {modality: (…, D)}."""
+        distinct, where = items.unique(return_inverse=True)
+        return {name: self.adapters[name](table(distinct))[where] for name, table in self.tables.items()}
+
+
+def unite(adapted: dict[str, Tensor]) -> Tensor:
+    """One unit vector an item from its modalities (eq. 10). {modality: (…, D)} → (…, D)."""
+    return F.normalize(torch.stack(list(adapted.values())).sum(dim=0), dim=-1)
+
+
+class Sicsrec(nn.Module):
+    """Both streams, the decoder between them and the projection of the three (eq. 15)."""
+
+    def __init__(self, config: SicsrecConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.position_embedding = nn.Embedding(c.max_length, c.dim)  # shared by the streams
+        if c.use_id:
+            self.item_embedding = nn.Embedding(c.items + 1, c.dim)
+        if c.id_stream:
+            self.id_input = NormDropout(c.dim, c.dropout)
+            self.id_encoder = Encoder(c.layers, c.dim, c.heads, c.dropout)
+        if c.widths:
+            self.content = Content(c)
+            streams = c.content if "l2norm" in c.without else ("content",)
+            self.content_input = nn.ModuleDict({name: NormDropout(c.dim, c.dropout) for name in streams})
+        if c.content_stream:
+            self.content_encoder = nn.ModuleDict(
+                {name: Encoder(c.layers, c.dim, c.heads, c.dropout) for name in self.content_input}
+            )
+        if c.decoder:
+            self.decoder_query = NormDropout(c.dim, c.dropout)
+            self.decoder_memory = NormDropout(c.dim, c.dropout)
+            self.decoder = nn.ModuleList(Block(c.dim, c.heads, c.dropout) for _ in range(c.decoder_layers))
+        self.projection = nn.Linear(c.dim * (c.id_stream + c.content_stream + c.decoder), c.dim)
+        initialise(self)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        parts = {
+            "id_embedding": ("item_embedding",),
+            "id_encoder": ("id_encoder",),
+            "content_embedding": ("content",),
+            "content_encoder": ("content_encoder",),
+        }
+        for name in self.config.frozen:
+            for part in parts[name]:
+                if hasattr(self, part):
+                    getattr(self, part).requires_grad_(False)
+        if self.config.lora:
+            add_lora(self.id_encoder, self.config.rank)
+
+    def load_content_vectors(self, vectors: dict[str, Tensor]) -> None:
+        """Put the encoders' vectors into the tables. vectors: {modality: (N, width)}."""
+        for name, table in self.content.tables.items():
+            with torch.no_grad():
+                table.weight[0] = 0
+                table.weight[1:] = vectors[name]
+
+    def load_id_encoder(self, pretrained: Sasrec) -> None:
+        """Start the ID side from the pretrained encoder (section 3.5, step one)."""
+        self.item_embedding.load_state_dict(pretrained.item_embedding.state_dict())
+        self.position_embedding.load_state_dict(pretrained.position_embedding.state_dict())
+        if not self.config.id_stream:
+            return
+        self.id_input.load_state_dict(pretrained.input.state_dict())
+        own = {  # with low-rank updates, W₀ stands below the parametrisation
+            name.replace(".parametrizations.weight.original", ".weight"): tensor
+            for name, tensor in self.id_encoder.state_dict().items()
+        }
+        for name, tensor in pretrained.encoder.state_dict().items():
+            own[name].copy_(tensor)
+
+    def load_content_side(self, pretrained: "Sicsrec") -> None:
+        """Start the content side from a content-only model (Table 9, "Fixed Con…")."""
+        for part in ("content", "content_input", "content_encoder"):
+            if hasattr(self, part):
+                getattr(self, part).load_state_dict(getattr(pretrained, part).state_dict())
+
+    def _id_states(self, items: Tensor, positions: Tensor) -> Tensor:
+        return self.id_encoder(self.id_input(self.item_embedding(items) + positions))  # eqs. 5, 8, 9
+
+    def _content_states(self, items: Tensor, positions: Tensor) -> Tensor:
+        adapted = self.content(items)
+        streams = adapted if "l2norm" in self.config.without else {"content": unite(adapted)}
+        states = []
+        for name, vectors in streams.items():
+            x = self.content_input[name](vectors + positions)
+            states.append(self.content_encoder[name](x) if self.config.content_stream else x)  # eqs. 11, 12
+        return torch.stack(states).sum(dim=0)
+
+    def hidden(self, items: Tensor) -> Tensor:
+        """Unit state after each item (eqs. 5–15). items: (B, L), 0 = padding at the right → (B, L, D)."""
+        c, positions = self.config, self.position_embedding.weight[: items.shape[1]]
+        parts = []
+        if c.id_stream:
+            parts.append(self._id_states(items, positions))
+        if c.widths:
+            content = self._content_states(items, positions)
+            if c.content_stream:
+                parts.append(content)
+        if c.decoder:
+            mixed, memory = self.decoder_query(parts[0]), self.decoder_memory(content)
+            for block in self.decoder:
+                mixed = block(mixed, memory)  # eqs. 13, 14
+            parts.append(mixed)
+        return F.normalize(self.projection(torch.cat(parts, dim=-1)), dim=-1)  # eq. 15
+
+    def item_matrix(self) -> Tensor:
+        """What states are scored against (eq. 16): ID embeddings, or content vectors without them. → (N, D)."""
+        if self.config.use_id:
+            return self.item_embedding.weight[1:]
+        return unite(self.content(torch.arange(1, self.config.items + 1, device=self.position_embedding.weight.device)))
+
+    def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Eq. 19 and its terms. items, targets: (B, L), 0 = padding, no target."""
+        c = self.config
+        wanted = targets > 0
+        states, answers = self.hidden(items)[wanted], targets[wanted]  # (P, D), (P,)
+        candidates = F.normalize(F.dropout(self.item_matrix(), c.item_dropout, self.training), dim=-1)
+        terms = {"ce": F.cross_entropy(states @ candidates.T / c.tau, answers - 1)}  # eq. 17
+        total = terms["ce"]
+        if c.widths and "concl" not in c.without:
+            terms["concl"] = self.contrastive(states, answers)
+            total = total + c.alpha * terms["concl"]
+        terms["regulariser"] = self.regulariser(torch.cat([items.flatten(), answers]).unique())
+        return {"loss": total + c.lam * terms["regulariser"], **terms}
+
+    def contrastive(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Content-aware contrastive loss (eq. 18). states: (P, D), targets: (P,).
+
+        Negatives are the batch's other target items, each once: an item is never its own negative.
+        """
+        distinct, answers = targets.unique(return_inverse=True)
+        return F.cross_entropy(states @ unite(self.content(distinct)).T / self.config.tau, answers)
+
+    def regulariser(self, items: Tensor) -> Tensor:
+        """Sum of the Frobenius norms of the embedding tables (eq. 19), over the batch's rows. items: (n,) distinct.
+
+        Only the batch's rows: under Adam a penalty on all of them drags what has no other gradient (items that
+        training never sees) to zero at the full learning rate, whatever λ is.
+        """
+        tables = [self.item_embedding] if self.config.use_id else []
+        tables += list(self.content.tables.values()) if self.config.widths else []
+        norms = [torch.linalg.norm(table(items)) for table in tables if table.weight.requires_grad]
+        return torch.stack(norms).sum() if norms else torch.zeros((), device=items.device)
+
+    @torch.no_grad()
+    def last_hidden(self, items: Tensor) -> Tensor:
+        """State after each row's last item. items: (B, L) → (B, D)."""
+        return last_position(self.hidden(items), items)

@@ -1,0 +1,145 @@
+"""params.yaml as typed, checked, read-only values: every key is required, unknown keys are refused."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.errors import InputError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]  # an empty YAML value is None
+
+MODALITIES = ("id", "text", "image")
+ABLATIONS = ("imse", "cmse", "mmsd", "concl", "lora", "l2norm")
+FREEZABLE = ("id_embedding", "id_encoder", "content_embedding", "content_encoder")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Download(Section):
+    sample_users: Count  # users of the built-in sample
+    sample_items: Count
+    sample_topics: Count
+    sha256: Text  # expected SHA-256 of a downloaded archive; empty = not checked
+
+
+class Split(Section):
+    min_interactions: Annotated[int, Field(ge=3, strict=True)]  # users with fewer are dropped (leave-one-out needs 3)
+
+
+class Pairs(Section):
+    history: Literal["train", "full"]  # which history the judge sees; `full` shows it the test item, as published
+    format: Literal["json", "text"]  # how a language model answers: JSON schema, or the paper's <target>-<similar>
+    threshold: Fraction  # lexical judge: below this cosine the answer is "none"
+
+
+class Ollama(Section):
+    hosts: Annotated[tuple[str, ...], Field(min_length=1)]
+    concurrency: Count  # prompts in flight a host
+    timeout: Positive  # seconds to wait for one answer
+    num_ctx: Count  # context window in tokens
+    keep_alive: str  # how long the server keeps the model loaded
+    max_invalid: Fraction  # the stage fails when more answers than this are invalid
+
+
+class Encoders(Section):
+    pooling: Literal["cls", "mean"]  # text vector: first token, or the mean over tokens
+    image_feature: Literal["head", "pooled"]  # image vector: classifier output (paper), or the pooled features
+    max_tokens: Count  # titles are cut here
+    batch_size: Count  # items a forward pass when embedding
+    workers: Annotated[int, Field(ge=0, strict=True)]  # processes that decode covers
+
+
+class Sft(Section):
+    tasks: tuple[Literal["t2t", "i2i", "t2i"], ...]  # eq. 4's losses; [] skips tuning (Fig. 2)
+    train: Literal["last_block", "all"]  # which part of a pretrained encoder is tuned; a tiny one trains wholly
+    epochs: Count
+    batch_size: Count  # pairs
+    learning_rate: Positive  # of pretrained weights
+    new_learning_rate: Positive  # of what starts from seed: adapters, tiny encoders
+
+
+class Training(Section):
+    learning_rate: Positive
+    dropout: Dropout
+    batch_positions: Count  # target positions a batch: the paper's batch of instances
+    epochs: Count  # at most
+    patience: Count  # epochs without a better validation ndcg@10 before stopping
+
+
+class Pretrain(Training):
+    layers: Count  # of every sequence encoder
+    heads: Count
+    max_length: Count  # the latest items of a history that are read
+
+
+class Posttrain(Training):
+    decoder_layers: Count
+    item_dropout: Dropout  # on the item table inside the softmax
+
+
+class Evaluate(Section):
+    bootstrap: Annotated[int, Field(ge=100, strict=True)]  # resamples for the 95 % intervals
+
+
+class Params(Section):
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+    source: Text  # folder, archive or https URL of NineRec; empty = its official archive
+    language: Literal["zh", "en"]
+    modalities: Annotated[tuple[Literal[MODALITIES], ...], Field(min_length=1)]  # type: ignore[valid-type]
+    llm: str  # `lexical`, or an Ollama model tag
+    text_encoder: str  # `tiny`, or a transformers name or folder
+    image_encoder: str  # `tiny`, or a timm name or folder
+    alpha: Fraction  # weight of the contrastive loss, eq. 19
+    rank: Count  # LoRA rank, eq. 20
+    tau: Positive  # temperature of eqs. 2, 3, 18
+    lam: Annotated[float, Field(ge=0)]  # weight of the regulariser, eq. 19
+    dim: Count  # width of the sequence models
+    seed: Annotated[int, Field(ge=0, strict=True)]
+    without: tuple[Literal[ABLATIONS], ...]  # type: ignore[valid-type]  # Table 7
+    frozen: tuple[Literal[FREEZABLE], ...]  # type: ignore[valid-type]  # Table 9
+    launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
+    download: Download
+    split: Split
+    pairs: Pairs
+    ollama: Ollama
+    encoders: Encoders
+    sft: Sft
+    pretrain: Pretrain
+    posttrain: Posttrain
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "Params":
+        if self.dim % self.pretrain.heads:
+            raise ValueError(f"dim={self.dim} is not a multiple of pretrain.heads={self.pretrain.heads}")
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises InputError with the file, the key and what is wrong with its value. ruamel.yaml reads YAML 1.2, where
+    `1e-05` (which `dvc exp run -S` writes) is a number.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run from the project's root")
+    try:
+        content: Any = YAML(typ="safe").load(path)
+    except YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise InputError(f"{path}: {key}: {first['msg']} (got {first['input']!r:.80})") from error

@@ -1,0 +1,45 @@
+"""Models as safetensors files that carry their own configuration, and the place of an interrupted run."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from stages.errors import InputError
+from stages.files import atomic, cache_folder
+
+
+def save_model(path: Path, model: nn.Module) -> None:
+    """Write the weights, and `model.config` (a dataclass) as JSON in the file's metadata."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic(path) as temporary:
+        save_file(weights, temporary, metadata={"config": json.dumps(asdict(model.config), sort_keys=True)})
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration that `save_model` wrote; InputError when the file is missing."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run `dvc repro` to make it")
+    with safe_open(path, framework="pt") as file:
+        config: dict[str, Any] = json.loads(file.metadata()["config"])
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Fill `model` with the file's weights; every name and shape has to fit."""
+    with safe_open(path, framework="pt") as file:
+        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
+
+
+def state_path(stage: str, settings: Any, inputs: list[Path]) -> Path:
+    """Where a run of `stage` is kept while it is unfinished: a name made of all that decides its result."""
+    digest = hashlib.sha256(json.dumps([stage, settings, torch.__version__], sort_keys=True, default=str).encode())
+    for path in inputs:
+        digest.update(path.read_bytes())
+    return cache_folder("training") / f"{stage}-{digest.hexdigest()[:16]}.pt"

@@ -1,0 +1,84 @@
+"""Full ranking over every item, and the four metrics of the paper (section 4.1)."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.data.histories import Histories, history_batches, padded_histories
+
+CUTOFFS = (5, 10)
+USERS_A_BLOCK = 1024
+
+
+def count_above(scores: Tensor, targets: Tensor) -> Tensor:
+    """Rank of each target by its row of scores, ties against it. scores (P, N), targets (P,) in 1…N → (P,), 1 = best.
+
+    Raises ValueError on NaN, which no comparison would notice.
+    """
+    own = scores.gather(1, (targets - 1)[:, None])  # (P, 1)
+    if torch.isnan(scores).any():
+        raise ValueError("scores hold NaN")
+    return (scores >= own).sum(dim=1)
+
+
+def rank_targets(hidden: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+    """Rank of each target among all items, viewed ones included: the paper's protocol.
+
+    hidden (P, D), items (N, D), targets (P,) in 1…N → (P,) int64, 1 = best. Source: full ranking, Krichene & Rendle 2020.
+    """
+    return count_above(hidden @ items.T, targets)
+
+
+def rank_targets_both_ways(hidden: Tensor, items: Tensor, targets: Tensor, viewed: Tensor) -> tuple[Tensor, Tensor]:
+    """Ranks with viewed items kept, and with them left out.
+
+    viewed (P, L): items of each history, 0 = padding; a target that was viewed before stays in. → two (P,) int64.
+    """
+    scores = hidden @ items.T
+    kept = count_above(scores, targets)
+    own = scores.gather(1, (targets - 1)[:, None])
+    padded = torch.cat([scores.new_zeros(len(scores), 1), scores], dim=1)  # column i is item i; 0 takes the padding
+    padded.scatter_(1, viewed, float("-inf"))
+    padded.scatter_(1, targets[:, None], own)
+    return kept, count_above(padded[:, 1:], targets)
+
+
+def per_user_metrics(ranks: np.ndarray) -> dict[str, np.ndarray]:
+    """Each user's hit@k and ndcg@k from the rank of the one relevant item. ranks (users,), 1 = best → {name: (users,)}."""
+    gains = 1 / np.log2(ranks + 1)
+    hits = {f"hit@{k}": (ranks <= k).astype(np.float64) for k in CUTOFFS}
+    return hits | {f"ndcg@{k}": np.where(ranks <= k, gains, 0.0) for k in CUTOFFS}
+
+
+def mean_metrics(ranks: np.ndarray) -> dict[str, float]:
+    """Means over users of hit@5, hit@10, ndcg@5, ndcg@10. ranks (users,), 1 = best."""
+    return {name: float(values.mean()) for name, values in per_user_metrics(ranks).items()}
+
+
+class Ranker(Protocol):
+    """What ranking needs of a model."""
+
+    def last_hidden(self, items: Tensor) -> Tensor: ...
+
+    def item_matrix(self) -> Tensor: ...
+
+
+@torch.no_grad()
+def rank_users(
+    model: Ranker, histories: Histories, targets: np.ndarray, max_length: int, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rank every user's target after its history, in blocks of users, viewed items kept and left out.
+
+    targets: (users,) in 1…N, in the histories' order → two arrays (users,) int64, 1 = best.
+    """
+    items = model.item_matrix()
+    ranks = np.zeros((2, len(targets)), dtype=np.int64)
+    for users, block in history_batches(histories, max_length, USERS_A_BLOCK):
+        hidden = model.last_hidden(block.to(device))
+        wanted = torch.from_numpy(targets[users].astype(np.int64)).to(device)
+        viewed = torch.from_numpy(padded_histories(histories, users)).to(device)  # all of it, beyond max_length too
+        both = rank_targets_both_ways(hidden, items, wanted, viewed)
+        ranks[:, users] = torch.stack(both).cpu().numpy()
+    return ranks[0], ranks[1]

@@ -1,0 +1,85 @@
+import polars as pl
+import pytest
+
+from stages.data.leave_one_out import split_leave_one_out, summarise
+from stages.errors import InputError
+
+Event = tuple[str, str, int]
+ITEMS = [("a", "甲", "A"), ("b", "乙", ""), ("c", "", "C"), ("d", "丁", "D"), ("e", "", " "), ("unused", "无", "U")]
+
+
+def pairs_of(events: list[Event]) -> pl.DataFrame:
+    return pl.DataFrame(events, schema=["raw_user", "raw_item", "timestamp"], orient="row")
+
+
+def items_of(rows: list[tuple[str, str, str]] = ITEMS) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["raw_id", "title_zh", "title_en"], orient="row")
+
+
+EVENTS = [
+    ("late", "d", 9),
+    ("late", "a", 1),
+    ("early", "c", 5),
+    ("late", "b", 4),
+    ("early", "a", 5),
+    ("early", "b", 5),
+    ("late", "b", 4),  # the same event again
+    ("late", "e", 5),  # no title in either language
+    ("short", "a", 1),
+    ("short", "e", 2),
+    ("early", "a", 6),  # the same item at another time is another event
+]
+
+
+def test_the_last_item_is_for_the_test_and_the_one_before_for_validation() -> None:
+    split = split_leave_one_out(pairs_of(EVENTS), items_of(), {"a", "d"}, 3)
+    assert split.items.drop("title_zh", "title_en").rows() == [
+        (1, "a", True, 2),
+        (2, "b", False, 0),
+        (3, "c", False, 1),
+        (4, "d", True, 0),
+    ]
+    assert split.full.rows() == [(0, "late", [1, 2, 4]), (1, "early", [3, 1, 2, 1])]
+    assert split.train.rows() == [(0, "late", [1]), (1, "early", [3, 1])]
+    assert split.valid.rows() == [(0, 2), (1, 2)]
+    assert split.test.rows() == [(0, 4), (1, 1)]
+
+
+def test_what_is_dropped_is_counted() -> None:
+    split = split_leave_one_out(pairs_of(EVENTS), items_of(), set(), 3)
+    assert split.dropped == {
+        "repeated_events": 1,
+        "untitled_interactions": 2,
+        "short_users": 1,
+        "short_user_interactions": 1,
+    }
+    assert summarise(split) == {
+        "users": 2,
+        "items": 4,
+        "interactions": 7,
+        "sparsity": 1 - 7 / 8,
+        "mean_length": 3.5,
+        "cold_test_targets": 0.5,
+        "dropped": split.dropped,
+    }
+
+
+def test_ties_in_time_keep_the_order_of_the_file() -> None:
+    names = [f"i{number:03}" for number in range(200)]
+    events = [("u", name, 1) for name in reversed(names)]
+    split = split_leave_one_out(pairs_of(events), items_of([(name, "题", "T") for name in names]), set(), 3)
+    assert split.full["items"].to_list() == [list(range(200, 0, -1))]
+
+
+def test_column_types_are_those_that_later_stages_rely_on() -> None:
+    split = split_leave_one_out(pairs_of(EVENTS), items_of(), set(), 3)
+    histories = {"user": pl.Int32, "raw_id": pl.String, "items": pl.List(pl.Int32)}
+    assert split.train.schema == split.full.schema == histories
+    assert split.valid.schema == split.test.schema == {"user": pl.Int32, "item": pl.Int32}
+    texts = {"raw_id": pl.String, "title_zh": pl.String, "title_en": pl.String}
+    assert split.items.schema == {"item": pl.Int32, **texts, "cover": pl.Boolean, "count": pl.Int32}
+
+
+def test_nothing_left_is_an_error() -> None:
+    with pytest.raises(InputError, match="no user has 5 interactions"):
+        split_leave_one_out(pairs_of(EVENTS), items_of(), set(), 5)

@@ -1,0 +1,89 @@
+import csv
+import io
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from stages.data.ninerec import cover_ids, read_items, read_pairs
+from stages.data.sample import TOPICS, write_sample
+from stages.errors import InputError
+
+NAMES = ("sample_pair.csv", "sample_item.csv", "sample_cover.zip")
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sample")
+    write_sample(folder, users=300, items=120, topics=6, seed=7)
+    return folder
+
+
+def pairs_of(folder: Path) -> pl.DataFrame:
+    return read_pairs(folder / NAMES[0], set(read_items(folder / NAMES[1])["raw_id"]))
+
+
+def test_the_same_arguments_give_the_same_bytes_and_another_seed_others(sample: Path, tmp_path: Path) -> None:
+    write_sample(tmp_path / "again", users=300, items=120, topics=6, seed=7)
+    write_sample(tmp_path / "other", users=300, items=120, topics=6, seed=8)
+    for name in NAMES:
+        assert (sample / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+        assert (sample / name).read_bytes() != (tmp_path / "other" / name).read_bytes()
+
+
+def test_every_cover_decodes_and_is_stored(sample: Path) -> None:
+    with zipfile.ZipFile(sample / NAMES[2]) as archive:
+        assert archive.namelist() == sorted(archive.namelist())
+        for member in archive.infolist():
+            assert member.compress_type == zipfile.ZIP_STORED
+            image = Image.open(io.BytesIO(archive.read(member)))
+            assert (image.mode, image.size) == ("RGB", (64, 64))
+    assert cover_ids(sample / NAMES[2]) == {f"v{item}" for item in range(120)}
+
+
+def test_histories_are_5_to_15_items_and_never_repeat_one(sample: Path) -> None:
+    histories = pairs_of(sample).group_by("raw_user").agg("raw_item", times=pl.col("timestamp").sort())
+    lengths = histories["raw_item"].list.len()
+    assert (lengths.min(), lengths.max(), len(lengths)) == (5, 15, 300)
+    assert (histories["raw_item"].list.n_unique() == lengths).all()
+
+
+def test_titles_carry_topic_and_sub_topic_in_both_languages(sample: Path) -> None:
+    for zh, en in read_items(sample / NAMES[1]).select("title_zh", "title_en").rows():
+        places = [
+            (row, column)
+            for row, (words, _) in enumerate(TOPICS)
+            for column, word in enumerate(words.split("：")[1].split("、"))
+            if word in zh
+        ]
+        assert len(places) == 1
+        row, column = places[0]
+        topic, subs = TOPICS[row][1].split(": ")
+        assert topic in en
+        assert subs.split(", ")[column] in en
+
+
+def test_some_titles_need_csv_quoting(sample: Path) -> None:
+    with (sample / NAMES[1]).open(encoding="utf-8", newline="") as file:
+        titles = [row[2] for row in csv.reader(file)]
+    assert any('"' in title for title in titles)
+    assert any("," in title for title in titles)
+
+
+def test_popularity_is_skewed_and_habits_repeat_across_sub_topics(sample: Path) -> None:
+    pairs = pairs_of(sample).sort("raw_user", "timestamp")
+    counts = np.sort(pairs["raw_item"].value_counts()["count"].to_numpy())
+    assert counts[-12:].sum() > 5 * counts[:12].sum()
+    steps = pairs.with_columns(next=pl.col("raw_item").shift(-1).over("raw_user")).drop_nulls()
+    most_common = Counter(steps.select("raw_item", "next").rows()).most_common(1)[0][1]
+    assert most_common > 10  # chance alone: about 3,000 steps over 14,400 pairs
+
+
+@pytest.mark.parametrize(("items", "topics", "key"), [(400, 13, "sample_topics"), (10, 2, "sample_items")])
+def test_an_impossible_sample_names_the_key(tmp_path: Path, items: int, topics: int, key: str) -> None:
+    with pytest.raises(InputError, match=f"download.{key}"):
+        write_sample(tmp_path, users=5, items=items, topics=topics, seed=1)

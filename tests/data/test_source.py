@@ -1,0 +1,310 @@
+import functools
+import hashlib
+import io
+import resource
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from stages.data.source import fetch
+from stages.data.transfer import download_official
+from stages.errors import InputError
+
+FILES = {
+    "down/X/X_pair.csv": b"v1,u1,1\n",
+    "down/X/X_item.csv": b"v1,a,b\n",
+    "down/X/X_cover/v2.jpg": b"two",
+    "down/X/X_cover/v1.jpg": b"one",
+    "down/X/._X_pair.csv": b"junk",
+    "down/X/X_cover/._v1.jpg": b"junk",
+    "down/Y/Y_pair.csv": b"v9,u1,1\n",
+    "down/Y/Y_cover/v9.jpg": b"nine",
+}
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def tar_bytes(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def zip_bytes(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def check_x(folder: Path) -> None:
+    assert sorted(contents(folder)) == ["X_cover.zip", "X_item.csv", "X_pair.csv"]
+    assert (folder / "X_pair.csv").read_bytes() == FILES["down/X/X_pair.csv"]
+    with zipfile.ZipFile(folder / "X_cover.zip") as archive:
+        assert [(name, archive.read(name)) for name in archive.namelist()] == [("v1.jpg", b"one"), ("v2.jpg", b"two")]
+
+
+def failure(tmp_path: Path, source: str, sha256: str = "") -> str:
+    with pytest.raises(InputError) as caught:
+        fetch("X", source, sha256, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_kind_of_source_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name, content in FILES.items():
+        path = tmp_path / "loose" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (tmp_path / "a.tar.gz").write_bytes(tar_bytes(FILES))
+    (tmp_path / "a.tar").write_bytes(tar_bytes(dict(reversed(FILES.items())), "w"))
+    (tmp_path / "a.zip").write_bytes(zip_bytes(FILES))
+    tables = {name: content for name, content in FILES.items() if "_cover" not in name}
+    (tmp_path / "packed.tar").write_bytes(
+        tar_bytes(tables | {"X_cover.zip": zip_bytes({"v2.jpg": b"two", "v1.jpg": b"one"})}, "w")
+    )
+    for source in ("loose", "a.tar.gz", "a.tar", "a.zip", "packed.tar"):  # relative: found from the workspace's root
+        fetch("X", source, "", tmp_path / f"out-{source}")
+        check_x(tmp_path / f"out-{source}")
+        assert contents(tmp_path / f"out-{source}") == contents(tmp_path / "out-loose")
+
+
+def test_a_source_without_covers_writes_no_cover_zip(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"X_pair.csv": b"", "X_item.csv": b""}))
+    fetch("X", str(tmp_path / "a.zip"), "", tmp_path / "out")
+    assert sorted(contents(tmp_path / "out")) == ["X_item.csv", "X_pair.csv"]
+
+
+@pytest.mark.parametrize("name", ["../evil/X_pair.csv", "/etc/X_pair.csv", "down/../../X_pair.csv", "..\\X_pair.csv"])
+@pytest.mark.parametrize("pack", [tar_bytes, zip_bytes])
+def test_a_path_that_leaves_the_folder_is_refused(tmp_path: Path, name: str, pack: functools.partial) -> None:
+    (tmp_path / "a.bin").write_bytes(pack(FILES | {name: b"evil"}))
+    assert "unsafe path" in failure(tmp_path, "a.bin")
+    assert b"evil" not in [file.read_bytes() for file in tmp_path.rglob("*.csv")]
+
+
+def test_links_in_archives_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, kind in (("X_pair.csv", tarfile.SYMTYPE), ("X_item.csv", tarfile.LNKTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, str(tmp_path / "secret")
+            archive.addfile(member)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        member = zipfile.ZipInfo("X_item.csv")
+        member.create_system, member.external_attr = 3, 0o120777 << 16
+        archive.writestr(member, str(tmp_path / "secret"))
+    for source in ("a.tar", "a.zip"):
+        assert "has no X_item.csv" in failure(tmp_path, source)
+
+
+def test_linked_folders_of_the_user_are_followed_once(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "X_pair.csv").write_bytes(b"p")
+    (real / "X_item.csv").write_bytes(b"i")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "link").symlink_to(real)
+    (real / "loop").symlink_to(real)
+    fetch("X", "mine", "", tmp_path / "out")
+    assert contents(tmp_path / "out") == {"X_pair.csv": b"p", "X_item.csv": b"i"}
+
+
+def test_a_cut_archive_is_called_damaged_wherever_it_was_cut(tmp_path: Path) -> None:
+    big = FILES | {"down/X/X_cover/v3.jpg": hashlib.shake_256(b"").digest(9000)}
+    for whole in (tar_bytes(big), tar_bytes(big, "w"), zip_bytes(big)):
+        content_end = len(whole.rstrip(b"\0")) + 1
+        for cut in (10, 300, 700, content_end // 2, content_end - 300, content_end - 10):
+            (tmp_path / "cut.bin").write_bytes(whole[:cut])
+            message = failure(tmp_path, "cut.bin")
+            assert "cut.bin" in message
+            assert "damaged" in message
+
+
+def test_a_garbled_tar_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    garbled = bytearray(tar_bytes(FILES, "w"))
+    garbled[4 * 1024 : 4 * 1024 + 512] = b"x" * 512
+    (tmp_path / "a.tar").write_bytes(garbled)
+    assert "damaged header" in failure(tmp_path, "a.tar")
+
+
+def test_an_encrypted_zip_says_so(tmp_path: Path) -> None:
+    content = bytearray(zip_bytes({"X_pair.csv": b"", "X_item.csv": b""}))
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the central directory
+    (tmp_path / "a.zip").write_bytes(content)
+    assert "a.zip is encrypted" in failure(tmp_path, "a.zip")
+
+
+def test_a_web_page_a_missing_path_and_a_missing_member_say_so(tmp_path: Path) -> None:
+    (tmp_path / "page.tar.gz").write_bytes(b"<!DOCTYPE html><title>Quota exceeded</title>" * 20)
+    assert "page.tar.gz is damaged or no archive" in failure(tmp_path, "page.tar.gz")
+    assert "nowhere is no folder or archive" in failure(tmp_path, "nowhere")
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"Y_pair.csv": b""}))
+    assert "has no X_item.csv (it holds Y): mend `dataset`" in failure(tmp_path, "a.zip")
+
+
+def test_a_file_found_twice_is_ambiguous(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zip_bytes(FILES | {"backup/X_pair.csv": b"old"}))
+    assert "has X_pair.csv twice" in failure(tmp_path, "a.zip")
+
+
+def test_the_checksum_is_compared_for_archives_and_refused_for_folders(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zip_bytes(FILES))
+    good = hashlib.sha256((tmp_path / "a.zip").read_bytes()).hexdigest()
+    fetch("X", "a.zip", good.upper(), tmp_path / "good")
+    check_x(tmp_path / "good")
+    assert "download.sha256 expects" in failure(tmp_path, "a.zip", "0" * 64)
+    assert "is not a SHA-256" in failure(tmp_path, "a.zip", "abc")
+    assert "is a folder" in failure(tmp_path, ".", good)
+    assert (tmp_path / "a.zip").exists()  # the user's own file stays
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_bytes(FILES | {"X_cover/v7.jpg": bytes(100_000)}, "w"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # writing past it fails as a full disk does
+    try:
+        message = failure(tmp_path, "a.tar")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "no room on the disk" in message
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content` with Range, but each answer ends after `cut` bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.cut, self.ranges, self.etag, self.status = content, len(content), [], '"1"', 0
+        self.url = f"http://127.0.0.1:{self.server_port}/down/archive.tar.gz"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.ranges.append(asked)
+        if self.server.status:
+            self.send_error(self.server.status)
+            return
+        current = self.headers.get("If-Range", self.server.etag) == self.server.etag
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and current else 0
+        total = len(self.server.content)
+        if start and start >= total:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{total}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        self.send_header("ETag", self.server.etag)
+        self.send_header("Content-Length", str(total - start))
+        self.end_headers()
+        self.wfile.write(self.server.content[start : start + self.server.cut])
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(tar_bytes(FILES | {"noise": hashlib.shake_256(b"").digest(2_000_000)})) as running:
+        thread = threading.Thread(target=functools.partial(running.serve_forever, poll_interval=0.01))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def kept(tmp_path: Path) -> list[str]:
+    return [file.name[17:] for file in (tmp_path / ".cache/downloads").iterdir() if file.suffix != ".lock"]
+
+
+def test_a_cut_transfer_is_resumed_and_the_archive_kept_for_the_next_dataset(tmp_path: Path, server: Server) -> None:
+    server.cut = 800_000
+    fetch("X", server.url, hashlib.sha256(server.content).hexdigest(), tmp_path / "out")
+    check_x(tmp_path / "out")
+    assert server.ranges == [None, "bytes=786432-", "bytes=1572864-"]  # whole chunks of 64 KiB
+    assert kept(tmp_path) == ["archive.tar.gz"]
+    fetch("X", server.url, "", tmp_path / "again")
+    assert len(server.ranges) == 3
+
+
+def test_a_dead_server_keeps_the_part_and_a_later_run_goes_on(tmp_path: Path, server: Server) -> None:
+    server.cut = 9000
+    part = tmp_path / ".cache/downloads" / f"{hashlib.sha256(server.url.encode()).hexdigest()[:16]}-archive.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(server.content[:5000])
+    server.status = 503
+    assert "answered 503" in failure(tmp_path, server.url)
+    server.status, server.cut = 0, 0
+    assert "5,000 bytes are kept" in failure(tmp_path, server.url)
+    server.cut = len(server.content)
+    fetch("X", server.url, "", tmp_path / "out")
+    assert server.ranges[-1] == "bytes=5000-"
+    check_x(tmp_path / "out")
+
+
+def test_a_complete_part_needs_no_more_bytes(tmp_path: Path, server: Server) -> None:
+    part = tmp_path / ".cache/downloads" / f"{hashlib.sha256(server.url.encode()).hexdigest()[:16]}-archive.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(server.content)
+    fetch("X", server.url, "", tmp_path / "out")
+    check_x(tmp_path / "out")
+
+
+def test_a_file_that_changed_on_the_server_is_fetched_from_its_start(tmp_path: Path, server: Server) -> None:
+    part = tmp_path / ".cache/downloads" / f"{hashlib.sha256(server.url.encode()).hexdigest()[:16]}-archive.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"of an older file")
+    part.with_name(part.name + ".etag").write_text('"0"')
+    fetch("X", server.url, "", tmp_path / "out")
+    check_x(tmp_path / "out")
+
+
+def test_a_wrong_checksum_or_a_page_leaves_nothing_in_the_cache(tmp_path: Path, server: Server) -> None:
+    assert "download.sha256 expects" in failure(tmp_path, server.url, "0" * 64)
+    assert kept(tmp_path) == []
+    server.content = b"<!DOCTYPE html>" * 100
+    server.cut = len(server.content)
+    assert "sent no archive, it starts with b'<!DOCTYPE html>" in failure(tmp_path, server.url)
+    assert kept(tmp_path) == []
+
+
+def test_a_server_that_is_not_there_says_what_to_check(tmp_path: Path, server: Server) -> None:
+    server.server_close()
+    assert "check the address and the network" in failure(tmp_path, "http://127.0.0.1:1/a.zip")
+
+
+def test_gdown_resumes_checks_and_reports(tmp_path: Path, server: Server) -> None:
+    server.cut = 800_000
+    with pytest.raises(InputError, match="official archive did not arrive .*set `source` to it"):
+        download_official("", server.url, retries=0)
+    server.cut = len(server.content)
+    path = download_official(hashlib.sha256(server.content).hexdigest(), server.url, retries=0)
+    assert path.read_bytes() == server.content
+    assert server.ranges[-1] == "bytes=524288-"
+    with pytest.raises(InputError, match="download.sha256 expects"):
+        download_official("0" * 64, server.url, retries=0)
+    assert not path.exists()

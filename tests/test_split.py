@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from ruamel.yaml import YAML
+
+from stages import download, split
+from stages.errors import InputError
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+NAMES = ("items", "train", "valid", "test", "full")
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    content = YAML(typ="safe").load(PARAMS)
+    content["download"] |= {"sample_users": 60, "sample_items": 40, "sample_topics": 3}
+    content["dataset"] = "sample"
+    YAML().dump(content, Path("params.yaml"))
+
+
+def read(name: str) -> pl.DataFrame:
+    return pl.read_parquet(f"artifacts/split/{name}.parquet")
+
+
+def test_training_validation_and_test_make_up_the_full_histories_without_overlap() -> None:
+    download.main()
+    split.main()
+    joined = read("train").join(read("valid"), on="user").join(read("test"), on="user", suffix="_test")
+    whole = [[*row["items"], row["item"], row["item_test"]] for row in joined.sort("user").rows(named=True)]
+    assert whole == read("full")["items"].to_list()
+    assert read("full")["user"].to_list() == list(range(60))
+
+
+def test_items_are_numbered_from_one_and_counted_in_training_alone() -> None:
+    download.main()
+    split.main()
+    items = read("items")
+    assert items["item"].to_list() == list(range(1, items.height + 1))
+    assert items["cover"].all()
+    in_training = read("train")["items"].explode()
+    assert items["count"].to_list() == [(in_training == item).sum() for item in items["item"]]
+    metrics = json.loads(Path("metrics/split.json").read_text())
+    assert metrics["interactions"] == len(in_training) + 2 * 60
+    assert metrics["sparsity"] == 1 - metrics["interactions"] / (metrics["users"] * metrics["items"])
+
+
+def test_the_same_raw_files_give_the_same_bytes() -> None:
+    download.main()
+    split.main()
+    first = [Path(f"artifacts/split/{name}.parquet").read_bytes() for name in NAMES]
+    split.main()
+    assert [Path(f"artifacts/split/{name}.parquet").read_bytes() for name in NAMES] == first
+
+
+def test_without_raw_files_it_says_which_stage_to_run() -> None:
+    with pytest.raises(InputError, match="sample_item.csv is missing: run `dvc repro download`"):
+        split.main()
