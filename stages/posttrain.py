@@ -1,4 +1,4 @@
-"""Step two: both streams, the decoder and the contrastive task, beside the pretrained ID encoder (paper section 3.5)."""
+"""Step two: both streams, decoder and contrastive task on the pretrained ID encoder (paper section 3.5)."""
 
 from dataclasses import asdict, replace
 from pathlib import Path

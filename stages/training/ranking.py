@@ -26,7 +26,7 @@ def count_above(scores: Tensor, targets: Tensor) -> Tensor:
 def rank_targets(hidden: Tensor, items: Tensor, targets: Tensor) -> Tensor:
     """Rank of each target among all items, viewed ones included: the paper's protocol.
 
-    hidden (P, D), items (N, D), targets (P,) in 1…N → (P,) int64, 1 = best. Source: full ranking, Krichene & Rendle 2020.
+    hidden (P, D), items (N, D), targets (P,) in 1…N → (P,) int64, 1 = best. Source: Krichene & Rendle 2020.
     """
     return count_above(hidden @ items.T, targets)
 
@@ -46,7 +46,7 @@ def rank_targets_both_ways(hidden: Tensor, items: Tensor, targets: Tensor, viewe
 
 
 def per_user_metrics(ranks: np.ndarray) -> dict[str, np.ndarray]:
-    """Each user's hit@k and ndcg@k from the rank of the one relevant item. ranks (users,), 1 = best → {name: (users,)}."""
+    """Each user's hit@k and ndcg@k from its relevant item's rank. ranks (users,), 1 = best → {name: (users,)}."""
     gains = 1 / np.log2(ranks + 1)
     hits = {f"hit@{k}": (ranks <= k).astype(np.float64) for k in CUTOFFS}
     return hits | {f"ndcg@{k}": np.where(ranks <= k, gains, 0.0) for k in CUTOFFS}

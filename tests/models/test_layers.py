@@ -1,0 +1,67 @@
+import math
+
+import pytest
+import torch
+
+from stages.models.layers import Attention, Encoder, FeedForward, add_lora, initialise
+
+
+def test_attention_equals_the_equation_written_out():
+    torch.manual_seed(0)
+    layer = Attention(dim=8, heads=2, dropout=0.5).eval()
+    query, memory = torch.randn(3, 5, 8), torch.randn(3, 5, 8)
+    expected = torch.zeros(3, 5, 8)
+    for b in range(3):
+        q, k, v = layer.query(query[b]), layer.key(memory[b]), layer.value(memory[b])
+        for h in range(2):
+            part = slice(4 * h, 4 * h + 4)
+            for i in range(5):
+                weights = torch.softmax(q[i, part] @ k[: i + 1, part].T / math.sqrt(4), dim=-1)
+                expected[b, i, part] = weights @ v[: i + 1, part]
+    expected = layer.norm(query + layer.output(expected))
+    torch.testing.assert_close(layer(query, memory), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_feed_forward_equals_the_equation_written_out():
+    torch.manual_seed(0)
+    layer = FeedForward(dim=6, dropout=0.5).eval()
+    x = torch.randn(4, 6)
+    inner = layer.inner(x)
+    gelu = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
+    torch.testing.assert_close(layer(x), layer.norm(x + layer.outer(gelu)))
+
+
+def test_a_later_item_does_not_change_earlier_outputs():
+    torch.manual_seed(0)
+    encoder = Encoder(layers=2, dim=8, heads=2, dropout=0.5).eval()
+    x = torch.randn(2, 6, 8)
+    changed = x.clone()
+    changed[:, 4:] = torch.randn(2, 2, 8)
+    assert torch.equal(encoder(x)[:, :4], encoder(changed)[:, :4])
+    assert not torch.equal(encoder(x)[:, 4:], encoder(changed)[:, 4:])
+
+
+def test_low_rank_updates_start_at_the_frozen_weights_and_move_by_b_a():
+    torch.manual_seed(0)
+    encoder = Encoder(layers=1, dim=8, heads=2, dropout=0.0)
+    initialise(encoder)
+    x = torch.randn(2, 3, 8)
+    before = encoder(x)
+    weight = encoder.blocks[0].attention.query.weight.detach().clone()
+    add_lora(encoder, rank=2)
+    assert torch.equal(before, encoder(x))
+    lora = encoder.blocks[0].attention.query.parametrizations.weight[0]
+    assert lora.a.abs().max() > 0
+    with torch.no_grad():
+        lora.b.normal_()
+    torch.testing.assert_close(encoder.blocks[0].attention.query.weight, weight + lora.b @ lora.a)
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_a_low_rank_update_has_that_rank(rank):
+    encoder = Encoder(layers=1, dim=8, heads=2, dropout=0.0)
+    add_lora(encoder, rank)
+    lora = encoder.blocks[0].feed_forward.inner.parametrizations.weight[0]
+    with torch.no_grad():
+        lora.b.normal_()
+    assert torch.linalg.matrix_rank(lora.b @ lora.a) == rank

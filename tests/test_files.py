@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stages.errors import InputError, run_stage
+from stages.files import atomic, cache_folder, read_parquet, user_path, write_json, write_parquet
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").write_text("")
+    with atomic(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new").write_text("")
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+
+
+def test_json_is_sorted_and_refuses_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": 0.5})
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": 0.5,\n  "b": 1\n}\n'
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert '"b": 1' in (tmp_path / "a.json").read_text()
+
+
+def test_the_same_frame_has_the_same_bytes(tmp_path):
+    frame = pl.DataFrame({"a": [1, 2], "b": [[1], [2, 3]]})
+    for name in ("x", "y"):
+        write_parquet(tmp_path / name, frame)
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
+    assert read_parquet(tmp_path / "x").equals(frame)
+
+
+def test_a_missing_input_says_what_to_run(tmp_path):
+    with pytest.raises(InputError, match="dvc repro"):
+        read_parquet(tmp_path / "none.parquet")
+
+
+def test_paths_start_at_the_main_workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert user_path("data") == tmp_path / "data"
+    assert user_path("/data") == Path("/data")
+    assert cache_folder("x") == tmp_path / ".cache" / "x"
+
+
+def test_an_input_error_is_one_line_and_exit_status_one(capsys):
+    def main():
+        raise InputError("file.csv: line 3: mend it")
+
+    with pytest.raises(SystemExit) as stop:
+        run_stage(main)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "error: file.csv: line 3: mend it\n"
+
+
+def test_any_other_error_keeps_its_traceback():
+    def main():
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        run_stage(main)

@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.errors import InputError
+from stages.params import load_params
+
+ROOT = Path(__file__).parent.parent
+
+
+def changed(tmp_path: Path, **changes) -> Path:
+    """A copy of params.yaml with some keys (section__key) set."""
+    yaml = YAML()
+    content = yaml.load(ROOT / "params.yaml")
+    for key, value in changes.items():
+        *sections, name = key.split("__")
+        target = content
+        for section in sections:
+            target = target[section]
+        target[name] = value
+    path = tmp_path / "params.yaml"
+    yaml.dump(content, path)
+    return path
+
+
+def test_the_committed_params_are_valid_and_say_what_the_paper_says():
+    params = load_params(ROOT / "params.yaml")
+    assert (params.tau, params.dim, params.pretrain.dropout, params.pretrain.patience) == (0.05, 256, 0.5, 10)
+    assert (params.pretrain.layers, params.pretrain.heads, params.pretrain.max_length) == (2, 2, 50)
+    assert params.posttrain.batch_positions == 1024
+    assert params.sft.batch_size == 128
+
+
+def test_a_number_as_dvc_writes_it_is_a_number(tmp_path):
+    path = changed(tmp_path)
+    path.write_text(path.read_text().replace("lam: 0.0001", "lam: 1e-05"))
+    assert load_params(path).lam == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"alpha": "abc"}, "alpha"),
+        ({"alpha": 1.5}, "alpha"),
+        ({"rank": 0}, "rank"),
+        ({"alph": 0.3}, "alph"),
+        ({"modalities": []}, "modalities"),
+        ({"modalities": ["sound"]}, "modalities.0"),
+        ({"without": ["everything"]}, "without.0"),
+        ({"pretrain__heads": 3}, "dim=256 is not a multiple of pretrain.heads=3"),
+        ({"seed": 1.5}, "seed"),
+        ({"device": "tpu"}, "device"),
+        ({"sft__train": "some"}, "sft.train"),
+        ({"split__min_interactions": 2}, "split.min_interactions"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_key(tmp_path, changes, said):
+    with pytest.raises(InputError) as error:
+        load_params(changed(tmp_path, **changes))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_key_is_named(tmp_path):
+    path = changed(tmp_path)
+    path.write_text(path.read_text().replace("alpha: 0.2\n", ""))
+    with pytest.raises(InputError, match="alpha"):
+        load_params(path)
+
+
+def test_a_missing_file_and_a_broken_one_are_input_errors(tmp_path):
+    with pytest.raises(InputError, match="missing"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1")
+    with pytest.raises(InputError, match="not YAML"):
+        load_params(tmp_path / "params.yaml")

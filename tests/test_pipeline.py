@@ -1,0 +1,104 @@
+"""dvc.yaml against the code: every import is a dependency, every parameter that is read is declared."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
+STAGES = PIPELINE["stages"]
+
+
+def imported(path: Path) -> set[Path]:
+    """The project's modules that a module imports, and those that they import."""
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
+            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("stages")]
+        found |= {file for name in names if (file := ROOT / (name.replace(".", "/") + ".py")).is_file()}
+    return found | {deeper for file in found for deeper in imported(file)}
+
+
+def read_parameters(path: Path) -> set[str]:
+    """`params.key` and `params.section.key` as the stage script reads them, down to the top-level key."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params":
+            names.add(node.attr)
+    return names
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_code_that_it_runs(stage):
+    script = ROOT / "stages" / f"{stage}.py"
+    code = {script} | imported(script)
+    declared = {ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
+    assert declared == code
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_the_parameters_that_it_reads(stage):
+    declared = {name.split(".")[0] for name in STAGES[stage].get("params", [])}
+    assert declared == read_parameters(ROOT / "stages" / f"{stage}.py")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_its_script(stage):
+    assert STAGES[stage]["cmd"].split(" ", 1)[1] == f"-m stages.{stage}"
+
+
+def test_training_never_sees_the_test_items():
+    for stage in ("pairs", "sft", "embed", "pretrain", "posttrain"):
+        assert not any("test.parquet" in dep or "full.parquet" in dep for dep in STAGES[stage]["deps"])
+
+
+def test_metrics_are_in_git_and_artifacts_are_in_the_cache():
+    for stage in STAGES.values():
+        for out in stage.get("outs", []) + stage.get("metrics", []):
+            path, options = next(iter(out.items())) if isinstance(out, dict) else (out, {})
+            assert path.startswith("metrics/") == (options.get("cache") is False)
+
+
+def test_expensive_stages_have_only_cached_outputs_so_that_the_run_cache_restores_them():
+    for stage in ("sft", "pretrain", "posttrain"):
+        assert "metrics" not in STAGES[stage]
+        assert all(isinstance(out, str) for out in STAGES[stage]["outs"])
+
+
+def test_no_module_imports_a_stage_script_and_models_import_only_layers():
+    scripts = {ROOT / "stages" / f"{stage}.py" for stage in STAGES}
+    for path in (ROOT / "stages").rglob("*.py"):
+        assert not imported(path) & scripts - {path}
+        if path.parent.name == "models":
+            assert all(file.parent.name == "models" for file in imported(path))
+
+
+def test_the_readme_s_tree_names_every_module():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "stages").rglob("*.py"):
+        if path.name != "__init__.py":
+            assert re.search(rf"\b{path.name}\b", readme), path
+
+
+def test_the_readme_s_picture_is_what_dvc_draws():
+    drawn = subprocess.run(
+        [sys.executable, "-m", "dvc", "dag", "--md"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert drawn.startswith("```mermaid")
+    assert drawn in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_s_table_has_every_parameter():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    content = YAML(typ="safe").load(ROOT / "params.yaml")
+    for key, value in content.items():
+        for name in [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]:
+            assert f"`{name}`" in readme, name

@@ -1,0 +1,82 @@
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from sklearn.metrics import ndcg_score
+
+from stages.data.histories import Histories
+from stages.training.ranking import (
+    count_above,
+    mean_metrics,
+    per_user_metrics,
+    rank_targets,
+    rank_targets_both_ways,
+    rank_users,
+)
+
+
+def test_ranks_equal_a_sort():
+    torch.manual_seed(0)
+    hidden, items, targets = torch.randn(50, 8), torch.randn(30, 8), torch.randint(1, 31, (50,))
+    order = (hidden @ items.T).argsort(dim=1, descending=True)
+    expected = (order == (targets - 1)[:, None]).int().argmax(dim=1) + 1
+    assert torch.equal(rank_targets(hidden, items, targets), expected)
+
+
+def test_ties_count_against_the_target():
+    assert count_above(torch.zeros(2, 7), torch.tensor([1, 7])).tolist() == [7, 7]
+
+
+def test_nan_is_refused():
+    scores = torch.zeros(2, 3)
+    scores[1, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        count_above(scores, torch.tensor([1, 2]))
+
+
+def test_viewed_items_are_left_out_of_the_filtered_ranking_only():
+    hidden, items = torch.tensor([[1.0]]), torch.tensor([[4.0], [3.0], [2.0], [1.0]])
+    kept, filtered = rank_targets_both_ways(hidden, items, torch.tensor([3]), torch.tensor([[1, 2, 0]]))
+    assert kept.tolist() == [3]
+    assert filtered.tolist() == [1]
+
+
+def test_a_target_that_was_viewed_stays_in_the_filtered_ranking():
+    hidden, items = torch.tensor([[1.0]]), torch.tensor([[4.0], [3.0], [2.0]])
+    _, filtered = rank_targets_both_ways(hidden, items, torch.tensor([2]), torch.tensor([[2, 3]]))
+    assert filtered.tolist() == [2]
+
+
+@pytest.mark.parametrize("k", [5, 10])
+def test_ndcg_equals_scikit_learn_s(k):
+    rng = np.random.default_rng(0)
+    scores, targets = rng.normal(size=(40, 25)), rng.integers(0, 25, size=40)
+    relevance = np.eye(25)[targets]
+    ranks = count_above(torch.from_numpy(scores), torch.from_numpy(targets) + 1).numpy()
+    assert mean_metrics(ranks)[f"ndcg@{k}"] == pytest.approx(ndcg_score(relevance, scores, k=k))
+
+
+def test_metrics_of_hand_made_ranks():
+    metrics = per_user_metrics(np.array([1, 5, 6, 10, 11]))
+    assert metrics["hit@5"].tolist() == [1, 1, 0, 0, 0]
+    assert metrics["hit@10"].tolist() == [1, 1, 1, 1, 0]
+    assert metrics["ndcg@5"].tolist() == pytest.approx([1, 1 / np.log2(6), 0, 0, 0])
+    assert metrics["ndcg@10"].tolist() == pytest.approx([1, 1 / np.log2(6), 1 / np.log2(7), 1 / np.log2(11), 0])
+
+
+class LastItem:
+    """Scores item i + 1 best after item i."""
+
+    def last_hidden(self, items):
+        last = items[torch.arange(len(items)), (items > 0).sum(dim=1) - 1]
+        return torch.nn.functional.one_hot(last % 10, 10).float()
+
+    def item_matrix(self):
+        return torch.eye(10)
+
+
+def test_users_are_ranked_in_their_own_order_whatever_the_blocks():
+    histories = Histories.from_frame(pl.DataFrame({"items": [[1, 2, 3], [5], [1, 8], [2, 4, 6, 7]]}))
+    kept, filtered = rank_users(LastItem(), histories, np.array([4, 6, 9, 1]), 50, torch.device("cpu"))
+    assert kept.tolist() == [1, 1, 1, 10]
+    assert filtered.tolist() == [1, 1, 1, 6]
