@@ -192,18 +192,22 @@ class Sicsrec(nn.Module):
             parts.append(mixed)
         return F.normalize(self.projection(torch.cat(parts, dim=-1)), dim=-1)  # eq. 15
 
-    def item_matrix(self) -> Tensor:
-        """What states are scored against (eq. 16): ID embeddings, or content vectors without them. → (N, D)."""
+    def candidates(self) -> Tensor:
+        """Every item's ID embedding, or its content vector where there is no ID. → (N, D)."""
         if self.config.use_id:
             return self.item_embedding.weight[1:]
         return unite(self.content(torch.arange(1, self.config.items + 1, device=self.position_embedding.weight.device)))
+
+    def item_matrix(self) -> Tensor:
+        """What states are ranked by (eq. 16): unit vectors, as in the loss. Row i − 1 is item i. → (N, D)."""
+        return F.normalize(self.candidates(), dim=-1)
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Eq. 19 and its terms. items, targets: (B, L), 0 = padding, no target."""
         c = self.config
         wanted = targets > 0
         states, answers = self.hidden(items)[wanted], targets[wanted]  # (P, D), (P,)
-        candidates = F.normalize(F.dropout(self.item_matrix(), c.item_dropout, self.training), dim=-1)
+        candidates = F.normalize(F.dropout(self.candidates(), c.item_dropout, self.training), dim=-1)
         terms = {"ce": F.cross_entropy(states @ candidates.T / c.tau, answers - 1)}  # eq. 17
         total = terms["ce"]
         if c.widths and "concl" not in c.without:

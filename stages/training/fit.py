@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from dvclive import Live
@@ -23,7 +24,7 @@ Validate = Callable[[], dict[str, float]]
 class Plan:
     epochs: int  # at most
     patience: int  # epochs without a better `monitor` before stopping
-    monitor: str  # a key of what `validate` returns; higher is better
+    monitor: str | None  # a key of what `validate` returns; higher is better. None: all epochs, the last weights
     learning_rate: float
     seed: int
 
@@ -42,15 +43,23 @@ class Outcome:
 
 
 def fit(
-    model: nn.Module, batches: Batches, validate: Validate, plan: Plan, device: torch.device, curves: Path, state: Path
+    model: nn.Module,
+    batches: Batches,
+    validate: Validate,
+    plan: Plan,
+    device: torch.device,
+    curves: Path,
+    state: Path,
+    groups: list[dict[str, Any]] | None = None,
 ) -> Outcome:
     """Train `model` in place by `model.loss(*batch)["loss"]` with Adam and leave it with its best epoch's weights.
 
+    groups: Adam's parameter groups with learning rates of their own; by default all that trains, at the plan's.
     curves: folder for DVCLive's files. state: where an interrupted run is kept; the same call goes on from there, to
     the same bits, because every epoch starts from a seed of its own. Raises InputError when the loss is not finite.
     """
     model.to(device)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = groups or [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=plan.learning_rate, fused=device.type in ("cpu", "cuda"))
     outcome, best_weights = Outcome([], 0, float("-inf")), _copied(model)
     if state.is_file():
@@ -61,16 +70,17 @@ def fit(
             _log(live, row)
         bar = tqdm(range(len(outcome.rows) + 1, plan.epochs + 1), desc=curves.name, unit="epoch")
         for epoch in bar:
-            if len(outcome.rows) - outcome.best_epoch >= plan.patience:
+            if plan.monitor and len(outcome.rows) - outcome.best_epoch >= plan.patience:
                 break
             row = _train_epoch(model, batches(epoch), optimizer, plan.seed, epoch, device)
             model.eval()
             row |= validate()
             outcome.rows.append(row)
-            if row[plan.monitor] > outcome.best:
-                outcome.best, outcome.best_epoch, best_weights = row[plan.monitor], epoch, _copied(model)
+            score = row[plan.monitor] if plan.monitor else float(epoch)
+            if score > outcome.best:
+                outcome.best, outcome.best_epoch, best_weights = score, epoch, _copied(model)
             _log(live, row)
-            bar.set_postfix({plan.monitor: f"{row[plan.monitor]:.4f}", "best": outcome.best_epoch})
+            bar.set_postfix({"best": outcome.best_epoch, plan.monitor or "loss": row[plan.monitor or "loss"]})
             if time.monotonic() - saved > SECONDS_BETWEEN_STATES:
                 _save(state, model, optimizer, outcome, best_weights)
                 saved = time.monotonic()

@@ -172,6 +172,14 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(model.last_hidden(HISTORIES[1:]), model.last_hidden(HISTORIES[1:, :2]))
 
 
+def test_items_are_ranked_by_the_unit_vectors_that_the_loss_uses():
+    model = build(replace(CONFIG, item_dropout=0.0)).eval()
+    wanted = TARGETS > 0
+    scores = model.hidden(HISTORIES)[wanted] @ model.item_matrix().T / CONFIG.tau
+    expected = F.cross_entropy(scores, TARGETS[wanted] - 1)
+    torch.testing.assert_close(model.loss(HISTORIES, TARGETS)["ce"], expected)
+
+
 def test_content_only_scores_against_unit_content_vectors():
     model = build(replace(CONFIG, use_id=False)).eval()
     assert not hasattr(model, "item_embedding")

@@ -1,0 +1,87 @@
+"""Every item's text and image vector by the tuned encoders (paper section 3.4.1)."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from tqdm import tqdm
+
+from stages.encoders import image, text
+from stages.errors import run_stage
+from stages.files import read_parquet, write_json, write_parquet
+from stages.params import Params, load_params
+from stages.training.device import choose_device
+
+ENCODERS = Path("artifacts/encoders")
+
+
+@torch.inference_mode()
+def embed_titles(encoder: text.TextEncoder, titles: list[str], batch_size: int, device: torch.device) -> torch.Tensor:
+    """Vectors of titles, those of like length together. → (titles, width)."""
+    encoder.model.to(device).eval()
+    order = sorted(range(len(titles)), key=lambda index: len(titles[index]))
+    vectors = []
+    for begin in tqdm(range(0, len(order), batch_size), desc="titles", unit="batch"):
+        inputs = encoder.prepare([titles[index] for index in order[begin : begin + batch_size]])
+        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+        vectors.append(encoder.pool(encoder.states(inputs), inputs).cpu())
+    back = torch.empty(len(order), dtype=torch.long)
+    back[torch.tensor(order)] = torch.arange(len(order))
+    return torch.cat(vectors)[back]
+
+
+@torch.inference_mode()
+def embed_covers(
+    encoder: image.ImageEncoder, covers: image.DecodedCovers, batch_size: int, device: torch.device
+) -> torch.Tensor:
+    """Vectors of covers; an item without a readable one gets the mean of the others. → (items, width)."""
+    encoder.model.to(device).eval()
+    vectors = []
+    for pixels in tqdm(covers.pixels[covers.readable].split(batch_size), desc="covers", unit="batch"):
+        inputs = {"pixels": pixels.to(device)}
+        vectors.append(encoder.pool(encoder.states(inputs), inputs).cpu())
+    readable = torch.cat(vectors)
+    everything = readable.mean(dim=0).repeat(len(covers.readable), 1)
+    everything[covers.readable] = readable
+    return everything
+
+
+def embed(params: Params, items: pl.DataFrame) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Vectors of each content modality in use, and what is to be said of them."""
+    e, device = params.encoders, choose_device(params.device)
+    vectors: dict[str, torch.Tensor] = {}
+    facts: dict[str, Any] = {"items": len(items)}
+    if "text" in params.modalities:
+        titles = items[f"title_{params.language}"].to_list()
+        encoder = text.load_text_encoder(str((ENCODERS / "text").resolve()), e.pooling, e.max_tokens)
+        vectors["text"] = embed_titles(encoder, titles, e.batch_size, device)
+        facts |= {"text_dim": vectors["text"].shape[1], "empty_titles": titles.count("")}
+    if "image" in params.modalities:
+        painter = image.load_image_encoder(str((ENCODERS / "image").resolve()), e.image_feature)
+        archive = Path(f"artifacts/raw/{params.dataset}_cover.zip")
+        raw_ids, present = items["raw_id"].to_list(), items["cover"].to_list()
+        covers = image.decode_covers(archive, raw_ids, present, painter, e.workers)
+        vectors["image"] = embed_covers(painter, covers, e.batch_size, device)
+        facts |= {
+            "image_dim": vectors["image"].shape[1],
+            "missing_covers": covers.missing,
+            "unreadable_covers": covers.unreadable,
+        }
+    return vectors, facts
+
+
+def main() -> None:
+    params = load_params()
+    items = read_parquet(Path("artifacts/split/items.parquet"))
+    vectors, facts = embed(params, items)
+    columns = {
+        name: pl.Series(table.float().numpy(), dtype=pl.Array(pl.Float32, table.shape[1]))
+        for name, table in vectors.items()
+    }
+    write_parquet(Path("artifacts/embeddings.parquet"), pl.DataFrame({"item": items["item"], **columns}))
+    write_json(Path("metrics/embed.json"), facts)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,127 @@
+"""The image encoder: any timm model by name or folder, or a small vision transformer from scratch."""
+
+import zipfile
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from timm.models import save_for_hf
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from stages.errors import InputError
+from stages.files import user_path
+
+TINY = "tiny"
+TINY_ARCHITECTURE = "vit_tiny_patch16_224"
+TINY_SIZES = {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 3, "num_classes": 128}
+
+
+@dataclass
+class ImageEncoder:
+    """A timm model, and how a cover becomes one vector."""
+
+    model: nn.Module
+    feature: str  # head or pooled
+
+    def states(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Feature map or tokens before pooling."""
+        return self.model.forward_features(inputs["pixels"])
+
+    def pool(self, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """One vector a cover: the classifier's output, or the pooled features. → (covers, width)."""
+        return self.model.forward_head(states, pre_logits=self.feature == "pooled")
+
+    def last_block(self) -> nn.Module:
+        """The last transformer block (ViT) or stage (Swin, ResNet); InputError for other families."""
+        for name in ("blocks", "layers"):
+            if isinstance(getattr(self.model, name, None), nn.Sequential | nn.ModuleList):
+                return getattr(self.model, name)[-1]
+        if hasattr(self.model, "layer4"):
+            return self.model.layer4
+        raise InputError(f"image_encoder: {type(self.model).__name__} has no stages that we know: set sft.train=all")
+
+    def after_last_block(self, states: Tensor) -> Tensor:
+        """What `forward_features` does after the last block: a final norm, where there is one."""
+        return self.model.norm(states) if hasattr(self.model, "norm") else states
+
+    def save(self, folder: Path) -> None:
+        """Write the model in timm's layout, which `local-dir:FOLDER` loads."""
+        arguments = TINY_SIZES if self.model.default_cfg.get("tag") == TINY else None
+        save_for_hf(self.model, folder, model_args=arguments, safe_serialization=True)
+
+
+def tiny_image_encoder(feature: str) -> ImageEncoder:
+    """A two-block vision transformer for 64 × 64 covers; weights from torch's current seed."""
+    overlay = {"input_size": (3, 64, 64), "tag": TINY}
+    return ImageEncoder(timm.create_model(TINY_ARCHITECTURE, pretrained_cfg_overlay=overlay, **TINY_SIZES), feature)
+
+
+def load_image_encoder(name: str, feature: str) -> ImageEncoder:
+    """A timm model by name or folder. Raises InputError when it cannot be had."""
+    place = f"local-dir:{user_path(name)}" if user_path(name).is_dir() else name
+    try:
+        return ImageEncoder(timm.create_model(place, pretrained=True), feature)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"image_encoder={name} cannot be loaded ({reason}): give a timm name or a folder with config.json and "
+            "model.safetensors"
+        ) from error
+
+
+class Covers(Dataset[tuple[Tensor, bool]]):
+    """Covers of a zip archive, decoded and transformed; an unreadable one is zeros and False."""
+
+    def __init__(self, archive: Path, names: list[str], encoder: ImageEncoder) -> None:
+        self.archive, self.names = archive, names
+        settings = resolve_model_data_config(encoder.model)
+        self.size = settings["input_size"]
+        self.transform = create_transform(**settings, is_training=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, bool]:
+        with zipfile.ZipFile(self.archive) as file:
+            content = file.read(self.names[index])
+        try:
+            image = Image.open(BytesIO(content)).convert("RGB")
+        except (OSError, ValueError, Image.DecompressionBombError):  # counted by the caller, which reports it
+            return torch.zeros(self.size), False
+        return self.transform(image), True
+
+
+@dataclass(frozen=True)
+class DecodedCovers:
+    """pixels (items, 3, height, width), and which items have a readable cover (items,) bool."""
+
+    pixels: Tensor
+    readable: Tensor
+    missing: int
+    unreadable: int
+
+
+def decode_covers(
+    archive: Path, raw_ids: list[str], present: list[bool], encoder: ImageEncoder, workers: int
+) -> DecodedCovers:
+    """Every item's cover, in worker processes. Raises InputError when there is no archive or no readable cover."""
+    if not archive.is_file():
+        dataset = archive.name.removesuffix("_cover.zip")
+        raise InputError(f"{dataset} has no covers ({archive} is missing): run with -S 'modalities=[id,text]'")
+    where = [index for index, there in enumerate(present) if there]
+    covers = Covers(archive, [f"{raw_ids[index]}.jpg" for index in where], encoder)
+    pixels = torch.zeros(len(raw_ids), *covers.size)
+    readable = torch.zeros(len(raw_ids), dtype=torch.bool)
+    begin = 0
+    for block, good in DataLoader(covers, batch_size=64, num_workers=workers):
+        index = torch.tensor(where[begin : begin + len(block)])
+        pixels[index], readable[index] = block, good
+        begin += len(block)
+    if not readable.any():
+        raise InputError(f"{archive} holds no readable cover of these items: run with -S 'modalities=[id,text]'")
+    return DecodedCovers(pixels, readable, len(raw_ids) - len(where), len(where) - int(readable.sum()))

@@ -1,0 +1,115 @@
+"""The text encoder: any transformers encoder by name or folder, or a small BERT from scratch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    T5EncoderModel,
+)
+
+from stages.errors import InputError
+from stages.files import user_path
+
+TINY = "tiny"
+
+
+@dataclass
+class TextEncoder:
+    """A transformers model with its tokenizer, and how a title becomes one vector."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerFast
+    pooling: str  # cls or mean
+    max_tokens: int
+
+    def prepare(self, titles: list[str]) -> dict[str, Tensor]:
+        """Token ids and mask of all titles, right-padded to the longest: {name: (titles, tokens)}."""
+        encoded = self.tokenizer(
+            titles, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt", padding_side="right"
+        )
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+    def states(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Last hidden states. → (titles, tokens, width)."""
+        return self.model(**inputs).last_hidden_state
+
+    def pool(self, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """One vector a title: the first token's state, or the mean over its tokens. → (titles, width)."""
+        if self.pooling == "cls":
+            return states[:, 0]
+        mask = inputs["attention_mask"][:, :, None].to(states.dtype)
+        return (states * mask).sum(dim=1) / mask.sum(dim=1)
+
+    def last_block(self) -> nn.Module:
+        """The last transformer layer; InputError for a model that is not built of BERT's or T5's layers."""
+        encoder = getattr(self.model, "encoder", None)
+        blocks = getattr(encoder, "layer", None) or getattr(encoder, "block", None)
+        if blocks is None:
+            raise InputError(f"text_encoder: {type(self.model).__name__} has no layers that we know: set sft.train=all")
+        return blocks[-1]
+
+    def after_last_block(self, states: Tensor) -> Tensor:
+        """What the model does to the last layer's output: T5 normalises it, BERT nothing."""
+        norm = getattr(self.model.encoder, "final_layer_norm", None)
+        return states if norm is None else norm(states)
+
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer in Hugging Face's layout."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def tiny_text_encoder(titles: list[str], pooling: str, max_tokens: int) -> TextEncoder:
+    """A two-layer BERT with a WordPiece vocabulary of the titles; weights from torch's current seed."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=4000, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(titles, trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=_with_cls_and_sep(tokenizer), unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
+        sep_token="[SEP]", mask_token="[MASK]",
+    )  # fmt: skip
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=256, max_position_embeddings=max_tokens,
+    )  # fmt: skip
+    return TextEncoder(BertModel(config), wrapped, pooling, max_tokens)
+
+
+def _with_cls_and_sep(tokenizer: Tokenizer) -> Tokenizer:
+    ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    return tokenizer
+
+
+def load_text_encoder(name: str, pooling: str, max_tokens: int) -> TextEncoder:
+    """A transformers encoder by hub name or folder; of T5 its encoder only (Sentence-T5).
+
+    Raises InputError when it cannot be had.
+    """
+    place = str(user_path(name)) if user_path(name).is_dir() else name
+    try:
+        config = AutoConfig.from_pretrained(place)
+        kind = T5EncoderModel if config.model_type == "t5" else AutoModel
+        # the plain attention always gets a mask of one shape, which the cached trunk relies on
+        model = kind.from_pretrained(place, attn_implementation="eager")
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"text_encoder={name} cannot be loaded ({reason}): give a transformers name or a folder with config, "
+            "weights and tokenizer"
+        ) from error
+    limit = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
+    return TextEncoder(model, tokenizer, pooling, limit)

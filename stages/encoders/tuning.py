@@ -1,0 +1,186 @@
+"""Joint fine-tuning of the encoders (eq. 4), the frozen trunk's activations computed once an item."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from stages.encoders.alignment import Adapter, alignment_metrics, info_nce
+from stages.encoders.image import ImageEncoder
+from stages.encoders.text import TextEncoder
+
+TASK_MODALITIES = {"t2t": ("text", "text"), "i2i": ("image", "image"), "t2i": ("text", "image")}
+
+Encoder = TextEncoder | ImageEncoder
+
+
+def blocks_of(count: int, size: int) -> list[Tensor]:
+    """0…count − 1 in blocks of at most `size`, as even as possible."""
+    return list(torch.arange(count).tensor_split(max(1, -(-count // size))))
+
+
+class Tuned(nn.Module):
+    """One modality's encoder as the losses see it: items in, vectors out, only the last block computed if possible."""
+
+    def __init__(self, encoder: Encoder, inputs: dict[str, Tensor], train: str, fresh: bool) -> None:
+        """inputs: {name: (N, …)} of all items. train: last_block or all; a `fresh` encoder trains wholly."""
+        super().__init__()
+        self.encoder, self.inputs, self.fresh = encoder, inputs, fresh
+        self.model = encoder.model
+        self.cached: tuple[list[Any], dict[str, Any]] | None = None
+        self.whole = fresh or train == "all"
+        if not self.whole:
+            self.model.requires_grad_(False)
+            for part in self._tail():
+                part.requires_grad_(True)
+
+    def _tail(self) -> list[nn.Module]:
+        """The last block and what stands behind it."""
+        names = ("norm", "head", "fc", "fc_norm", "head_drop") if isinstance(self.encoder, ImageEncoder) else ()
+        tail = [self.encoder.last_block()] + [getattr(self.model, name) for name in names if hasattr(self.model, name)]
+        norm = getattr(getattr(self.model, "encoder", None), "final_layer_norm", None)
+        return tail if norm is None else [*tail, norm]
+
+    def _rows(self, items: Tensor) -> dict[str, Tensor]:
+        device = next(self.model.parameters()).device
+        return {name: tensor[items - 1].to(device) for name, tensor in self.inputs.items()}
+
+    @torch.no_grad()
+    def cache_trunk(self, batch_size: int) -> None:
+        """Run everything before the last block once an item and keep what the block is called with."""
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        hook = self.encoder.last_block().register_forward_pre_hook(
+            lambda module, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
+        )
+        self.model.eval()
+        blocks = blocks_of(len(next(iter(self.inputs.values()))), batch_size)
+        for block in tqdm(blocks, desc="frozen trunk", unit="batch"):
+            self.encoder.states(self._rows(block + 1))
+        hook.remove()
+        sizes = [len(block) for block in blocks]
+        args = [_joined([call[0][i] for call in calls], sizes) for i in range(len(calls[0][0]))]
+        kwargs = {name: _joined([call[1][name] for call in calls], sizes) for name in calls[0][1]}
+        self.cached = (args, kwargs)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Vectors of items (n,) in 1…N → (n, width)."""
+        inputs = self._rows(items)
+        if self.cached is None:
+            return self.encoder.pool(self.encoder.states(inputs), inputs)
+        device = next(self.model.parameters()).device
+        args, kwargs = self.cached
+        count = len(next(iter(self.inputs.values())))
+        output = self.encoder.last_block()(
+            *(_chosen(value, items, count, device) for value in args),
+            **{name: _chosen(value, items, count, device) for name, value in kwargs.items()},
+        )
+        states = output[0] if isinstance(output, tuple) else output
+        return self.encoder.pool(self.encoder.after_last_block(states), inputs)
+
+    def train(self, mode: bool = True) -> "Tuned":
+        """Dropout only in what trains: the trunk stays as it was when it was cached."""
+        super().train(mode and self.whole)
+        if mode and not self.whole:
+            for part in self._tail():
+                part.train()
+        return self
+
+
+def _joined(values: list[Any], sizes: list[int]) -> Any:
+    """Batches' tensors as one over all items, in main memory; what does not go by item is the same in every batch."""
+    first = values[0]
+    if isinstance(first, Tensor) and all(v.ndim and v.shape[0] == n for v, n in zip(values, sizes, strict=True)):
+        return torch.cat([value.cpu() for value in values])
+    return first
+
+
+def _chosen(value: Any, items: Tensor, count: int, device: torch.device) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value[items - 1].to(device) if value.ndim and value.shape[0] == count else value.to(device)
+
+
+class Alignment(nn.Module):
+    """Both encoders, their adapters and eq. 4."""
+
+    def __init__(
+        self, tuned: dict[str, Tuned], widths: dict[str, int], tasks: tuple[str, ...], tau: float, usable: Tensor
+    ) -> None:
+        """usable: (N,) bool, items with a readable cover; the others stay out of i2i and t2i."""
+        super().__init__()
+        self.tuned = nn.ModuleDict(tuned)
+        self.adapters = nn.ModuleDict({name: Adapter(width) for name, width in widths.items()})
+        self.tasks = tuple(task for task in tasks if set(TASK_MODALITIES[task]) <= set(tuned))
+        self.tau, self.usable = tau, usable
+
+    def vectors(self, modality: str, items: Tensor) -> Tensor:
+        """Unit vectors in the shared space. items (n,) → (n, 64)."""
+        return self.adapters[modality](self.tuned[modality](items))
+
+    def loss(self, pairs: Tensor) -> dict[str, Tensor]:
+        """Eq. 4 and its terms. pairs (B, 2): target and similar item."""
+        device = next(self.parameters()).device
+        pairs = pairs.cpu()  # inputs and cached activations stand in main memory
+        distinct = pairs.unique()
+        place = torch.zeros(len(self.usable) + 1, dtype=torch.long)
+        place[distinct] = torch.arange(len(distinct))
+        encoded = {
+            name: self.vectors(name, distinct)
+            for name in self.tuned
+            if any(name in TASK_MODALITIES[t] for t in self.tasks)
+        }
+        seen = pairs[self.usable[pairs - 1].all(dim=1)]
+        shown = distinct[self.usable[distinct - 1]]
+        rows = {"t2t": (pairs[:, 0], pairs[:, 1]), "i2i": (seen[:, 0], seen[:, 1]), "t2i": (shown, shown)}
+        terms = {}
+        for task in self.tasks:
+            (left, right), (anchors, positives) = TASK_MODALITIES[task], rows[task]
+            if len(anchors) < 2:  # no negatives: nothing to learn from
+                continue
+            terms[task] = info_nce(
+                encoded[left][place[anchors]], encoded[right][place[positives]],
+                anchors.to(device), positives.to(device), self.tau,
+            )  # fmt: skip
+        total = torch.stack(list(terms.values())).sum() if terms else next(self.parameters()).sum() * 0
+        return {"loss": total, **terms}
+
+    @torch.no_grad()
+    def measure(self, pairs: Tensor, batch_size: int) -> dict[str, dict[str, float]]:
+        """Alignment of every task over all pairs (t2t, i2i) or items (t2i): see `alignment_metrics`."""
+        self.eval()
+        count = len(self.usable)
+        everything = {
+            name: torch.cat([self.vectors(name, block + 1).cpu() for block in blocks_of(count, batch_size)])
+            for name in self.tuned
+        }
+        seen = pairs[self.usable[pairs - 1].all(dim=1)]
+        shown = torch.arange(1, count + 1)[self.usable]
+        rows = {"t2t": (pairs[:, 0], pairs[:, 1]), "i2i": (seen[:, 0], seen[:, 1]), "t2i": (shown, shown)}
+        return {
+            task: alignment_metrics(
+                everything[left][rows[task][0] - 1],
+                everything[right][rows[task][1] - 1],
+                *rows[task],
+                everything[right],
+            )
+            for task, (left, right) in TASK_MODALITIES.items()
+            if {left, right} <= set(self.tuned) and len(rows[task][0])
+        }
+
+
+def pair_batches(pairs: Tensor, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor]]:
+    """One epoch of pairs (P, 2) in random order."""
+    for block in torch.from_numpy(rng.permutation(len(pairs))).split(batch_size):
+        yield (pairs[block],)
+
+
+def parameter_groups(model: Alignment, learning_rate: float, new_learning_rate: float) -> list[dict[str, Any]]:
+    """Pretrained weights at one learning rate; adapters and fresh encoders, which start from seed, at the other."""
+    pretrained = [p for t in model.tuned.values() if not t.fresh for p in t.parameters() if p.requires_grad]
+    known = {id(parameter) for parameter in pretrained}
+    new = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+    groups = [{"params": pretrained, "lr": learning_rate}, {"params": new, "lr": new_learning_rate}]
+    return [group for group in groups if group["params"]]
