@@ -90,7 +90,7 @@ ENDINGS = (
 )
 HABIT, CONTENT = 0.25, 0.7  # share of steps by habit and by content; the rest follows popularity alone
 STAY, SIBLING, FOLLOW_UP, ANYWHERE = 0.7, 0.03, 0.25, 0.02  # where a step by content goes
-LENGTHS = (5, 15)
+LENGTHS = (4, 9)
 COVER_SIZE = 64
 
 

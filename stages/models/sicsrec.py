@@ -86,7 +86,7 @@ class Content(nn.Module):
     def forward(self, items: Tensor) -> dict[str, Tensor]:
         """Adapted vectors of each modality, each distinct item computed once. items: (…) → {modality: (…, D)}."""
         distinct, where = items.unique(return_inverse=True)
-        return {name: self.adapters[name](table(distinct))[where] for name, table in self.tables.items()}
+        return {name: F.embedding(where, self.adapters[name](table(distinct))) for name, table in self.tables.items()}
 
 
 def unite(adapted: dict[str, Tensor]) -> Tensor:

@@ -1,4 +1,6 @@
-"""Which device to compute on."""
+"""Which device to compute on, and that it computes the same bits each time."""
+
+import os
 
 import torch
 
@@ -6,9 +8,17 @@ from stages.errors import InputError
 
 
 def choose_device(device: str) -> torch.device:
-    """The device that params.yaml names; `auto` takes CUDA, then MPS, then the CPU. InputError when it is not here."""
+    """The device that params.yaml names; `auto` takes CUDA, then MPS, then the CPU. InputError when it is not here.
+
+    From then on torch takes only algorithms that give the same bits in every run.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device={device}: torch sees no CUDA device here; set device=auto or device=cpu")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA fails an assertion
+        raise InputError(f"device={device} is not to be had here: set device=auto or device=cpu") from error
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's own condition for repeatable sums
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     return torch.device(device)

@@ -35,7 +35,7 @@ def run(folder, validate, plan=PLAN, batches=batches, model=None):
 
 
 def distance(model):
-    return {"score": -float((model.w - 1).norm())}
+    return {"score": -float((model.w.detach() - 1).norm())}
 
 
 def test_training_improves_the_score_and_keeps_the_best_weights(tmp_path):
