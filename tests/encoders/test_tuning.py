@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+
+from stages.encoders.image import load_image_encoder, tiny_image_encoder
+from stages.encoders.text import load_text_encoder, tiny_text_encoder
+from stages.encoders.tuning import Alignment, Tuned, pair_batches, parameter_groups
+from tests.encoders.test_image import FAMILIES
+from tests.encoders.test_image import saved as saved_image
+from tests.encoders.test_text import MODELS
+from tests.encoders.test_text import saved as saved_text
+
+TITLES = [
+    f"{topic} {number} video" for topic in ("cake", "dance", "robot") for number in ("one", "two", "three", "four")
+]
+ITEMS = torch.arange(1, 13)
+PAIRS = torch.tensor(
+    [[i, j] for k in range(3) for i in range(4 * k + 1, 4 * k + 5) for j in range(4 * k + 1, 4 * k + 5) if i != j]
+)
+
+
+def text_part(folder, kind, train="last_block"):
+    encoder = load_text_encoder(saved_text(folder, kind), "mean", 20)
+    return Tuned(encoder, encoder.prepare(TITLES), train, fresh=False)
+
+
+def image_part(folder, name, train="last_block"):
+    torch.manual_seed(0)
+    encoder = load_image_encoder(saved_image(folder, name), "head")
+    size = FAMILIES[name].get("img_size", 64)
+    return Tuned(encoder, {"pixels": torch.randn(12, 3, size, size)}, train, fresh=False)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("batch_size", [4, 5, 12])
+def test_the_cached_text_trunk_gives_the_uncached_vectors(tmp_path, kind, batch_size):
+    part = text_part(tmp_path, kind).eval()
+    chosen = torch.tensor([3, 11, 3, 7])
+    plain = part(chosen)
+    part.cache_trunk(batch_size)
+    torch.testing.assert_close(part(chosen), plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_cached_image_trunk_gives_the_uncached_vectors(tmp_path, name):
+    part = image_part(tmp_path, name).eval()
+    chosen = torch.tensor([3, 11, 3, 7])
+    plain = part(chosen)
+    part.cache_trunk(5)
+    torch.testing.assert_close(part(chosen), plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_cached_trunk_gives_the_uncached_gradients(tmp_path, kind):
+    part = text_part(tmp_path, kind).eval()
+    part(ITEMS).square().sum().backward()
+    plain = {name: p.grad.clone() for name, p in part.named_parameters() if p.grad is not None}
+    part.zero_grad()
+    part.cache_trunk(5)
+    part(ITEMS).square().sum().backward()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(part.get_parameter(name).grad, gradient, atol=1e-4, rtol=1e-3)
+
+
+def test_only_the_last_block_of_a_pretrained_encoder_trains(tmp_path):
+    part = text_part(tmp_path, "bert")
+    trains = {name for name, p in part.named_parameters() if p.requires_grad}
+    assert trains
+    assert all("encoder.layer.1." in name for name in trains)
+    assert all(p.requires_grad for p in text_part(tmp_path / "all", "bert", train="all").parameters())
+
+
+def alignment(tasks, usable=None):
+    torch.manual_seed(0)
+    text = tiny_text_encoder(TITLES, "cls", 20)
+    image = tiny_image_encoder("head")
+    parts = {
+        "text": Tuned(text, text.prepare(TITLES), "last_block", fresh=True),
+        "image": Tuned(image, {"pixels": torch.randn(12, 3, 64, 64)}, "last_block", fresh=True),
+    }
+    usable = torch.ones(12, dtype=torch.bool) if usable is None else usable
+    return Alignment(parts, {"text": 128, "image": 128}, tasks, 0.05, usable)
+
+
+@pytest.mark.parametrize("tasks", [("t2t",), ("i2i", "t2i"), ("t2t", "i2i", "t2i")])
+def test_the_loss_is_the_sum_of_the_chosen_tasks(tasks):
+    terms = alignment(tasks).eval().loss(PAIRS[:8])
+    assert set(terms) == {"loss", *tasks}
+    torch.testing.assert_close(terms["loss"], sum(terms[task] for task in tasks))
+
+
+def test_items_without_a_cover_stay_out_of_the_image_losses():
+    usable = torch.ones(12, dtype=torch.bool)
+    usable[0] = False
+    model = alignment(("i2i", "t2i"), usable).eval()
+    with_first = model.loss(PAIRS[:8])
+    without = model.loss(PAIRS[:8][(PAIRS[:8] != 1).all(dim=1)])
+    torch.testing.assert_close(with_first["i2i"], without["i2i"])
+
+
+def test_every_trained_parameter_gets_a_gradient_the_adapters_too():
+    model = alignment(("t2t", "i2i", "t2i"))
+    model.loss(PAIRS)["loss"].backward()
+    silent = {name for name, p in model.named_parameters() if p.grad is None}
+    assert all("pooler" in name for name in silent)  # BERT's pooler stands beside the vector that we use
+    assert all(p.grad.abs().max() > 0 for p in model.adapters.parameters())
+
+
+def test_tuning_brings_partners_together():
+    model = alignment(("t2t", "i2i", "t2i"))
+    before = model.measure(PAIRS, 5)
+    optimizer = torch.optim.Adam(parameter_groups(model, 1e-5, 1e-3))
+    losses = []
+    for epoch in range(15):
+        model.train()
+        for (pairs,) in pair_batches(PAIRS, 12, np.random.default_rng(epoch)):
+            loss = model.loss(pairs)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    after = model.measure(PAIRS, 5)
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    for task in ("t2t", "t2i"):
+        assert after[task]["mean_rank"] < before[task]["mean_rank"]
+
+
+def test_pretrained_weights_and_new_ones_have_learning_rates_of_their_own(tmp_path):
+    part = text_part(tmp_path, "bert")
+    model = Alignment({"text": part}, {"text": 16}, ("t2t",), 0.05, torch.zeros(12, dtype=torch.bool))
+    pretrained, new = parameter_groups(model, 1e-5, 1e-3)
+    assert (pretrained["lr"], new["lr"]) == (1e-5, 1e-3)
+    assert {id(p) for p in new["params"]} == {id(p) for p in model.adapters.parameters()}
+
+
+def test_an_epoch_holds_every_pair_once():
+    seen = torch.cat([batch for (batch,) in pair_batches(PAIRS, 7, np.random.default_rng(0))])
+    assert sorted(seen.tolist()) == sorted(PAIRS.tolist())
