@@ -69,12 +69,15 @@ class TextEncoder:
 
 
 def tiny_text_encoder(titles: list[str], pooling: str, max_tokens: int) -> TextEncoder:
-    """A two-layer BERT with a WordPiece vocabulary of the titles; weights from torch's current seed."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """A two-layer BERT with a vocabulary of the titles; weights from torch's current seed.
+
+    Byte-pair merges and not WordPiece, whose trainer numbers its tokens differently from run to run.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=4000, special_tokens=special, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=4000, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(titles, trainer)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=_with_cls_and_sep(tokenizer), unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
