@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 from stages.errors import InputError
 
@@ -53,6 +55,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a stage's JSON file; InputError names the file when it is missing."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run `dvc repro` to make it")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     """Write a frame with the same bytes for the same content."""
     with atomic(path) as temporary:
@@ -64,3 +74,12 @@ def read_parquet(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise InputError(f"{path} is missing: run `dvc repro` to make it")
     return pl.read_parquet(path)
+
+
+def read_vectors(path: Path, columns: list[str]) -> dict[str, np.ndarray]:
+    """Columns of fixed-size lists as matrices of their own: {column: (rows, width) float32}."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run `dvc repro` to make it")
+    table = pq.read_table(path, columns=columns, memory_map=True)
+    lists = {name: table[name].combine_chunks() for name in columns}
+    return {name: column.flatten().to_numpy().reshape(len(column), -1).copy() for name, column in lists.items()}

@@ -8,7 +8,7 @@ import torch
 
 from stages.data.histories import Histories, training_batches, training_windows
 from stages.errors import InputError, run_stage
-from stages.files import read_parquet, write_json
+from stages.files import read_parquet, read_vectors, write_json
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import Params, load_params
@@ -21,12 +21,6 @@ SPLIT = Path("artifacts/split")
 EMBEDDINGS = Path("artifacts/embeddings.parquet")
 ID_ENCODER = Path("artifacts/id_encoder.safetensors")
 CURVES = Path("artifacts/curves/posttrain")
-
-
-def read_vectors(path: Path, modalities: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """The content vectors of the modalities in use: {modality: (N, width) float32}."""
-    frame = read_parquet(path)
-    return {name: torch.from_numpy(frame[name].to_numpy().copy()) for name in modalities if name != "id"}
 
 
 def model_config(params: Params, items: int, widths: dict[str, int], use_id: bool) -> SicsrecConfig:
@@ -83,7 +77,8 @@ def main() -> None:
     params = load_params()
     histories = Histories.from_frame(read_parquet(SPLIT / "train.parquet"))
     valid = read_parquet(SPLIT / "valid.parquet")["item"].to_numpy()
-    vectors = read_vectors(EMBEDDINGS, params.modalities)
+    content = [name for name in params.modalities if name != "id"]
+    vectors = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, content).items()}
     widths = {name: table.shape[1] for name, table in vectors.items()}
     items = len(read_parquet(SPLIT / "items.parquet"))
     config = model_config(params, items, widths, "id" in params.modalities)

@@ -5,13 +5,12 @@ the run cache; this stage is cheap, so it may hold the copies that are committed
 """
 
 import csv
-import json
 from pathlib import Path
 
 import polars as pl
 
 from stages.errors import run_stage
-from stages.files import atomic, write_json
+from stages.files import atomic, read_json, write_json
 
 CURVES = Path("artifacts/curves")
 METRICS = Path("metrics")
@@ -32,7 +31,7 @@ def read_curves(folder: Path) -> pl.DataFrame:
 def main() -> None:
     summaries = {}
     for stage in STAGES:
-        summaries[stage] = json.loads((CURVES / stage / "summary.json").read_text(encoding="utf-8"))
+        summaries[stage] = read_json(CURVES / stage / "summary.json")
         with atomic(METRICS / "curves" / f"{stage}.csv") as temporary:
             read_curves(CURVES / stage).write_csv(temporary)
     write_json(METRICS / "training.json", summaries)

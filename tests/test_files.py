@@ -1,10 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from stages.errors import InputError, run_stage
-from stages.files import atomic, cache_folder, read_parquet, user_path, write_json, write_parquet
+from stages.files import atomic, cache_folder, read_parquet, read_vectors, user_path, write_json, write_parquet
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -46,6 +47,15 @@ def test_the_same_frame_has_the_same_bytes(tmp_path):
 def test_a_missing_input_says_what_to_run(tmp_path):
     with pytest.raises(InputError, match="dvc repro"):
         read_parquet(tmp_path / "none.parquet")
+
+
+def test_vectors_come_back_as_matrices(tmp_path):
+    matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
+    series = pl.Series(matrix, dtype=pl.Array(pl.Float32, 2))
+    write_parquet(tmp_path / "vectors.parquet", pl.DataFrame({"text": series, "image": series}))
+    vectors = read_vectors(tmp_path / "vectors.parquet", ["text"])
+    assert list(vectors) == ["text"]
+    np.testing.assert_array_equal(vectors["text"], matrix)
 
 
 def test_paths_start_at_the_main_workspace(tmp_path, monkeypatch):

@@ -28,6 +28,14 @@ class ImageEncoder:
     model: nn.Module
     feature: str  # head or pooled
 
+    def lengths(self, inputs: dict[str, Tensor]) -> Tensor:
+        """All covers are of one size. → (covers,)."""
+        return torch.ones(len(inputs["pixels"]))
+
+    def trimmed(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs as they are: covers have no padding."""
+        return inputs
+
     def states(self, inputs: dict[str, Tensor]) -> Tensor:
         """Feature map or tokens before pooling."""
         return self.model.forward_features(inputs["pixels"])

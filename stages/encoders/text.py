@@ -38,6 +38,15 @@ class TextEncoder:
         )
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
+    def lengths(self, inputs: dict[str, Tensor]) -> Tensor:
+        """How many tokens each title has. → (titles,)."""
+        return inputs["attention_mask"].sum(dim=1)
+
+    def trimmed(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs without the columns that are padding in every row."""
+        longest = int(self.lengths(inputs).max())
+        return {name: tensor[:, :longest] for name, tensor in inputs.items()}
+
     def states(self, inputs: dict[str, Tensor]) -> Tensor:
         """Last hidden states. → (titles, tokens, width)."""
         return self.model(**inputs).last_hidden_state

@@ -1,6 +1,7 @@
 """Joint fine-tuning of the encoders (eq. 4), the frozen trunk's activations computed once an item."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,23 @@ from stages.encoders.text import TextEncoder
 
 TASK_MODALITIES = {"t2t": ("text", "text"), "i2i": ("image", "image"), "t2i": ("text", "image")}
 
+LENGTH_CLASSES = 8  # groups of titles of like length in the cached trunk
+
 Encoder = TextEncoder | ImageEncoder
 
 
 def blocks_of(count: int, size: int) -> list[Tensor]:
     """0…count − 1 in blocks of at most `size`, as even as possible."""
     return list(torch.arange(count).tensor_split(max(1, -(-count // size))))
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What the last block is called with for items whose inputs are of like length, in main memory."""
+
+    inputs: dict[str, Tensor]
+    args: list[Any]
+    kwargs: dict[str, Any]
 
 
 class Tuned(nn.Module):
@@ -30,7 +42,7 @@ class Tuned(nn.Module):
         super().__init__()
         self.encoder, self.inputs, self.fresh = encoder, inputs, fresh
         self.model = encoder.model
-        self.cached: tuple[list[Any], dict[str, Any]] | None = None
+        self.trunks: list[Trunk] = []
         self.whole = fresh or train == "all"
         if not self.whole:
             self.model.requires_grad_(False)
@@ -44,41 +56,59 @@ class Tuned(nn.Module):
         norm = getattr(getattr(self.model, "encoder", None), "final_layer_norm", None)
         return tail if norm is None else [*tail, norm]
 
-    def _rows(self, items: Tensor) -> dict[str, Tensor]:
-        device = next(self.model.parameters()).device
-        return {name: tensor[items - 1].to(device) for name, tensor in self.inputs.items()}
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     @torch.no_grad()
     def cache_trunk(self, batch_size: int) -> None:
-        """Run everything before the last block once an item and keep what the block is called with."""
+        """Run everything before the last block once an item and keep what the block is called with.
+
+        Items of like length stand together, so that neither pass spends its time on padding.
+        """
+        self.model.eval()
+        lengths = self.encoder.lengths(self.inputs)
+        order = lengths.argsort(stable=True)
+        classes = order.tensor_split(min(LENGTH_CLASSES, len(lengths.unique())))
+        self.class_of, self.row_of = torch.empty_like(order), torch.empty_like(order)
+        for number, part in enumerate(tqdm(classes, desc="frozen trunk", unit="length")):
+            self.class_of[part], self.row_of[part] = number, torch.arange(len(part))
+            self.trunks.append(self._run_trunk(self.encoder.trimmed(_rows(self.inputs, part)), batch_size))
+        self.inputs = {}  # each class holds its own
+
+    def _run_trunk(self, inputs: dict[str, Tensor], batch_size: int) -> Trunk:
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         hook = self.encoder.last_block().register_forward_pre_hook(
             lambda module, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
         )
-        self.model.eval()
-        blocks = blocks_of(len(next(iter(self.inputs.values()))), batch_size)
-        for block in tqdm(blocks, desc="frozen trunk", unit="batch"):
-            self.encoder.states(self._rows(block + 1))
+        blocks = blocks_of(len(next(iter(inputs.values()))), batch_size)
+        for block in blocks:
+            self.encoder.states(_moved(_rows(inputs, block), self.device))
         hook.remove()
         sizes = [len(block) for block in blocks]
         args = [_joined([call[0][i] for call in calls], sizes) for i in range(len(calls[0][0]))]
         kwargs = {name: _joined([call[1][name] for call in calls], sizes) for name in calls[0][1]}
-        self.cached = (args, kwargs)
+        return Trunk(inputs, args, kwargs)
 
     def forward(self, items: Tensor) -> Tensor:
         """Vectors of items (n,) in 1…N → (n, width)."""
-        inputs = self._rows(items)
-        if self.cached is None:
+        if not self.trunks:
+            inputs = _moved(self.encoder.trimmed(_rows(self.inputs, items - 1)), self.device)
             return self.encoder.pool(self.encoder.states(inputs), inputs)
-        device = next(self.model.parameters()).device
-        args, kwargs = self.cached
-        count = len(next(iter(self.inputs.values())))
+        order = self.class_of[items - 1].argsort(stable=True)
+        classes, counts = self.class_of[items - 1].unique(return_counts=True)
+        rows = self.row_of[items - 1][order].split(counts.tolist())
+        vectors = [self._from_trunk(self.trunks[c], r) for c, r in zip(classes.tolist(), rows, strict=True)]
+        return torch.cat(vectors)[order.argsort().to(self.device)]
+
+    def _from_trunk(self, trunk: Trunk, rows: Tensor) -> Tensor:
+        count = len(next(iter(trunk.inputs.values())))
         output = self.encoder.last_block()(
-            *(_chosen(value, items, count, device) for value in args),
-            **{name: _chosen(value, items, count, device) for name, value in kwargs.items()},
+            *(_chosen(value, rows, count, self.device) for value in trunk.args),
+            **{name: _chosen(value, rows, count, self.device) for name, value in trunk.kwargs.items()},
         )
         states = output[0] if isinstance(output, tuple) else output
-        return self.encoder.pool(self.encoder.after_last_block(states), inputs)
+        return self.encoder.pool(self.encoder.after_last_block(states), _moved(_rows(trunk.inputs, rows), self.device))
 
     def train(self, mode: bool = True) -> "Tuned":
         """Dropout only in what trains: the trunk stays as it was when it was cached."""
@@ -91,16 +121,33 @@ class Tuned(nn.Module):
 
 def _joined(values: list[Any], sizes: list[int]) -> Any:
     """Batches' tensors as one over all items, in main memory; what does not go by item is the same in every batch."""
-    first = values[0]
-    if isinstance(first, Tensor) and all(v.ndim and v.shape[0] == n for v, n in zip(values, sizes, strict=True)):
+    example = next((value for value in values if isinstance(value, Tensor)), None)
+    if example is None:
+        return values[0]
+    values = [_hides_nothing(example, n) if v is None else v for v, n in zip(values, sizes, strict=True)]
+    if all(v.ndim and v.shape[0] == n for v, n in zip(values, sizes, strict=True)):
         return torch.cat([value.cpu() for value in values])
-    return first
+    return example
 
 
-def _chosen(value: Any, items: Tensor, count: int, device: torch.device) -> Any:
+def _hides_nothing(mask: Tensor, rows: int) -> Tensor:
+    """A mask like `mask` for `rows` rows without padding, for which transformers passes None."""
+    shape = (rows, *mask.shape[1:])
+    return mask.new_ones(shape) if mask.dtype == torch.bool else mask.new_zeros(shape)
+
+
+def _chosen(value: Any, rows: Tensor, count: int, device: torch.device) -> Any:
     if not isinstance(value, Tensor):
         return value
-    return value[items - 1].to(device) if value.ndim and value.shape[0] == count else value.to(device)
+    return value[rows].to(device) if value.ndim and value.shape[0] == count else value.to(device)
+
+
+def _rows(inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {name: tensor[rows] for name, tensor in inputs.items()}
+
+
+def _moved(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 class Alignment(nn.Module):

@@ -14,6 +14,8 @@ from torch import nn
 from stages.errors import InputError
 from stages.files import atomic, cache_folder
 
+CODE = Path(__file__).parents[1]
+
 
 def save_model(path: Path, model: nn.Module) -> None:
     """Write the weights, and `model.config` (a dataclass) as JSON in the file's metadata."""
@@ -38,8 +40,8 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 
 def state_path(stage: str, settings: Any, inputs: list[Path]) -> Path:
-    """Where a run of `stage` is kept while it is unfinished: a name made of all that decides its result."""
+    """Where a run of `stage` is kept while it is unfinished: a name made of all that decides its result, code too."""
     digest = hashlib.sha256(json.dumps([stage, settings, torch.__version__], sort_keys=True, default=str).encode())
-    for path in inputs:
+    for path in [*inputs, *sorted(CODE.rglob("*.py"))]:
         digest.update(path.read_bytes())
     return cache_folder("training") / f"{stage}-{digest.hexdigest()[:16]}.pt"

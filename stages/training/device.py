@@ -12,6 +12,8 @@ def choose_device(device: str) -> torch.device:
 
     From then on torch takes only algorithms that give the same bits in every run.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("launch starts several processes, which the stages cannot share work among: set launch=python")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

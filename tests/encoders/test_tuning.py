@@ -11,7 +11,9 @@ from tests.encoders.test_text import MODELS
 from tests.encoders.test_text import saved as saved_text
 
 TITLES = [
-    f"{topic} {number} video" for topic in ("cake", "dance", "robot") for number in ("one", "two", "three", "four")
+    f"{topic} {number} video" + " of the week" * (index % 3)
+    for topic in ("cake", "dance", "robot")
+    for index, number in enumerate(("one", "two", "three", "four"))
 ]
 ITEMS = torch.arange(1, 13)
 PAIRS = torch.tensor(
@@ -39,6 +41,16 @@ def test_the_cached_text_trunk_gives_the_uncached_vectors(tmp_path, kind, batch_
     plain = part(chosen)
     part.cache_trunk(batch_size)
     torch.testing.assert_close(part(chosen), plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_batches_with_and_without_padding_stand_together(tmp_path, kind):
+    encoder = load_text_encoder(saved_text(tmp_path, kind), "mean", 20)
+    titles = ["cake one video"] * 3 + ["cake video"] + [f"{'cake ' * n}video" for n in range(2, 12)]
+    part = Tuned(encoder, encoder.prepare(titles), "last_block", fresh=False).eval()
+    plain = part(torch.arange(1, 15))
+    part.cache_trunk(1)  # each title a batch of its own: one of a length's titles pads, or none does
+    torch.testing.assert_close(part(torch.arange(1, 15)), plain, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,0 +1,68 @@
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from stages.encoders.text import load_text_encoder
+from stages.errors import InputError
+
+EMBEDDINGS = Path("artifacts/embeddings.parquet")
+COVERS = Path("artifacts/raw/sample_cover.zip")
+
+
+def rewrite_covers(change) -> None:
+    """Every cover through change(name, content) → content, or None to leave it out."""
+    with zipfile.ZipFile(COVERS) as file:
+        contents = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(COVERS, "w") as file:
+        for name, content in contents.items():
+            if (changed := change(name, content)) is not None:
+                file.writestr(name, changed)
+
+
+def test_every_item_has_a_vector_of_each_modality_in_the_items_order(after):
+    after("embed")
+    frame = pl.read_parquet(EMBEDDINGS)
+    assert frame["item"].to_list() == list(range(1, 41))
+    assert frame.schema["text"] == pl.Array(pl.Float32, 128)
+    assert frame.schema["image"] == pl.Array(pl.Float32, 128)
+    assert np.isfinite(frame["text"].to_numpy()).all()
+
+
+def test_sorting_by_length_gives_each_title_its_own_vector(after):
+    after("embed")
+    titles = pl.read_parquet("artifacts/split/items.parquet")["title_zh"].to_list()
+    encoder = load_text_encoder(str(Path("artifacts/encoders/text").resolve()), "cls", 64)
+    encoder.model.eval()
+    vectors = pl.read_parquet(EMBEDDINGS)["text"].to_numpy()
+    with torch.inference_mode():
+        for index in (0, 7, 39):
+            inputs = encoder.prepare([titles[index]])
+            own = encoder.pool(encoder.states(inputs), inputs)[0]
+            torch.testing.assert_close(torch.tensor(vectors[index]), own, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unreadable_cover_is_counted_and_takes_the_mean_of_the_others(after):
+    workspace = after("embed")
+    whole = pl.read_parquet(EMBEDDINGS)["image"].to_numpy()
+    raw_id = pl.read_parquet("artifacts/split/items.parquet")["raw_id"][4]
+    rewrite_covers(lambda name, content: b"not a picture" if name == f"{raw_id}.jpg" else content)
+    workspace.run("embed")
+    assert json.loads(Path("metrics/embed.json").read_text())["unreadable_covers"] == 1
+    vectors = pl.read_parquet(EMBEDDINGS)["image"].to_numpy()
+    others = np.delete(whole, 4, axis=0)
+    np.testing.assert_allclose(vectors[4], others.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.delete(vectors, 4, axis=0), others, rtol=1e-4, atol=1e-5)
+
+
+def test_covers_that_none_can_read_are_an_input_error_and_the_vectors_stay(after):
+    workspace = after("embed")
+    before = EMBEDDINGS.read_bytes()
+    rewrite_covers(lambda name, content: b"not a picture")
+    with pytest.raises(InputError, match="holds no readable cover"):
+        workspace.run("embed")
+    assert EMBEDDINGS.read_bytes() == before

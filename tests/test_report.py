@@ -1,0 +1,33 @@
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stages.errors import InputError
+
+
+def test_curves_have_a_row_an_epoch_and_a_column_a_metric(after):
+    after("report")
+    for stage, columns in {
+        "sft": {"epoch", "loss", "t2t", "i2i", "t2i"},
+        "pretrain": {"epoch", "loss", "ndcg@10", "hit@5"},
+        "posttrain": {"epoch", "loss", "ce", "concl", "ndcg@10"},
+    }.items():
+        frame = pl.read_csv(f"metrics/curves/{stage}.csv")
+        assert columns <= set(frame.columns), stage
+        assert frame["epoch"].to_list() == [1, 2]
+
+
+def test_summaries_stand_under_their_stages(after):
+    after("report")
+    written = json.loads(Path("metrics/training.json").read_text())
+    assert set(written) == {"sft", "pretrain", "posttrain"}
+    assert written["pretrain"] == json.loads(Path("artifacts/curves/pretrain/summary.json").read_text())
+
+
+def test_a_stage_that_has_not_run_is_named(after):
+    workspace = after("evaluate")
+    Path("artifacts/curves/sft/summary.json").unlink()
+    with pytest.raises(InputError, match="curves/sft/summary.json is missing"):
+        workspace.run("report")

@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stages.errors import InputError
+
+SUMMARY = Path("artifacts/curves/sft/summary.json")
+
+
+def summary() -> dict:
+    return json.loads(SUMMARY.read_text())
+
+
+def test_tuning_brings_an_item_s_title_and_cover_together(after):
+    workspace = after("pairs")
+    workspace.set_params(sft={"tasks": ["t2i"], "epochs": 6, "batch_size": 16})
+    workspace.run("sft")
+    before, now = (summary()["alignment"][when]["t2i"] for when in ("before", "after"))
+    assert now["mean_rank"] < before["mean_rank"]
+    assert now["positive"] - now["negative"] > before["positive"] - before["negative"]
+
+
+def test_each_loss_has_a_curve(after):
+    after("sft")
+    assert {"loss", "t2t", "i2i", "t2i"} <= set(summary()["loss"])
+    curves = {path.stem for path in Path("artifacts/curves/sft/plots/metrics").rglob("*.tsv")}
+    assert {"loss", "t2t", "i2i", "t2i"} <= curves
+
+
+def test_no_tasks_skip_tuning_and_export_the_encoders_as_they_are(after):
+    workspace = after("pairs")
+    workspace.set_params(sft={"tasks": []})
+    workspace.run("sft", "embed")
+    assert "loss" not in summary()
+    assert pl.read_parquet("artifacts/embeddings.parquet").columns == ["item", "text", "image"]
+
+
+def test_text_alone_leaves_the_covers_unread(after):
+    workspace = after("pairs")
+    Path("artifacts/raw/sample_cover.zip").unlink()
+    workspace.set_params(modalities=["id", "text"])
+    workspace.run("sft")
+    assert set(summary()["alignment"]["after"]) == {"t2t"}
+    assert not Path("artifacts/encoders/image").exists()
+
+
+def test_a_dataset_without_covers_says_which_modalities_to_ask_for(after):
+    workspace = after("pairs")
+    Path("artifacts/raw/sample_cover.zip").unlink()
+    with pytest.raises(InputError, match=r"no covers .* run with -S 'modalities=\[id,text\]'"):
+        workspace.run("sft")
+
+
+def test_an_absent_encoder_names_the_param_and_writes_nothing(after):
+    workspace = after("pairs")
+    workspace.set_params(text_encoder="./no-such-folder")
+    with pytest.raises(InputError, match="text_encoder=./no-such-folder cannot be loaded"):
+        workspace.run("sft")
+    assert not Path("artifacts/encoders").exists()
+
+
+def test_id_alone_needs_no_encoder(after):
+    workspace = after("pairs")
+    workspace.set_params(modalities=["id"])
+    workspace.run("sft", "embed")
+    assert pl.read_parquet("artifacts/embeddings.parquet").columns == ["item"]
