@@ -39,8 +39,16 @@ def test_the_target_is_the_last_training_item_and_the_similar_one_stands_before_
 def test_every_history_is_a_pair_or_none_or_skipped(after):
     after("split").run("pairs")
     counts = facts()
-    assert counts["asked"] + counts["skipped"] == 80
-    assert counts["pairs"] + counts["none"] + counts["invalid"] == counts["asked"]
+    assert counts["histories"] == 80
+    assert counts["pairs"] + counts["none"] + counts["invalid"] + counts["skipped"] == 80
+
+
+def test_every_answer_is_kept_by_user(after):
+    after("split").run("pairs")
+    answers = pl.read_parquet("artifacts/answers.parquet")
+    assert answers["user"].is_sorted()
+    kept = answers.filter(pl.col("chosen").is_not_null()).select("user", "target", similar="chosen")
+    assert kept.equals(pl.read_parquet(PAIRS))
 
 
 def test_full_histories_reach_the_test_item_and_the_log_says_so(after, capsys):
@@ -62,6 +70,9 @@ def test_a_model_on_an_ollama_server_is_the_judge(after):
     for user, target, similar in pl.read_parquet(PAIRS).rows():  # the stand-in takes the first candidate
         assert similar == next(item for item in histories[user] if item != target)
     assert (facts()["model"], facts()["digest"]) == (MODEL, DIGEST)
+    answers = pl.read_parquet("artifacts/answers.parquet")
+    assert answers["prompt"].str.len_chars().unique().to_list() == [64]
+    assert (answers["seconds"] > 0).all()
 
 
 def test_without_a_server_it_says_what_to_start_in_one_line_and_keeps_what_was_there(after):

@@ -4,6 +4,7 @@ import zipfile
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -52,6 +53,10 @@ class ImageEncoder:
         if hasattr(self.model, "layer4"):
             return self.model.layer4
         raise InputError(f"image_encoder: {type(self.model).__name__} has no stages that we know: set sft.train=all")
+
+    def run_last_block(self, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
+        """The last block's output for what it is called with."""
+        return self.last_block()(*args, **kwargs)
 
     def after_last_block(self, states: Tensor) -> Tensor:
         """What `forward_features` does after the last block: a final norm, where there is one."""

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch.nn.functional as F
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5EncoderModel,
 )
+from transformers.models.bert.modeling_bert import BertLayer
+from transformers.models.roberta.modeling_roberta import RobertaLayer
 
 from stages.errors import InputError
 from stages.files import user_path
@@ -66,6 +70,14 @@ class TextEncoder:
             raise InputError(f"text_encoder: {type(self.model).__name__} has no layers that we know: set sft.train=all")
         return blocks[-1]
 
+    def run_last_block(self, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
+        """The last layer's output for what it is called with; only of the first token where no other is read."""
+        block = self.last_block()
+        if self.pooling == "cls" and isinstance(block, BertLayer | RobertaLayer):
+            return first_token(block, args[0], kwargs["attention_mask"] if "attention_mask" in kwargs else args[1])
+        output = block(*args, **kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
     def after_last_block(self, states: Tensor) -> Tensor:
         """What the model does to the last layer's output: T5 normalises it, BERT nothing."""
         norm = getattr(self.model.encoder, "final_layer_norm", None)
@@ -75,6 +87,23 @@ class TextEncoder:
         """Write model and tokenizer in Hugging Face's layout."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def first_token(layer: BertLayer | RobertaLayer, states: Tensor, mask: Tensor | None) -> Tensor:
+    """What the layer gives for the first token, at about a fifth of the whole layer's cost.
+
+    states: (titles, tokens, width); mask: what is added to the attention's scores, (titles, 1, tokens or 1, tokens).
+    → (titles, 1, width).
+    """
+    attention, first = layer.attention.self, states[:, :1]
+    query, key, value = (
+        part(x).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)  # (titles, heads, tokens, width)
+        for part, x in ((attention.query, first), (attention.key, states), (attention.value, states))
+    )
+    rate = attention.dropout.p if layer.training else 0.0
+    mixed = F.scaled_dot_product_attention(query, key, value, None if mask is None else mask[:, :, :1], rate)
+    attended = layer.attention.output(mixed.transpose(1, 2).flatten(2), first)
+    return layer.output(layer.intermediate(attended), attended)
 
 
 def tiny_text_encoder(titles: list[str], pooling: str, max_tokens: int) -> TextEncoder:

@@ -103,11 +103,9 @@ class Tuned(nn.Module):
 
     def _from_trunk(self, trunk: Trunk, rows: Tensor) -> Tensor:
         count = len(next(iter(trunk.inputs.values())))
-        output = self.encoder.last_block()(
-            *(_chosen(value, rows, count, self.device) for value in trunk.args),
-            **{name: _chosen(value, rows, count, self.device) for name, value in trunk.kwargs.items()},
-        )
-        states = output[0] if isinstance(output, tuple) else output
+        args = [_chosen(value, rows, count, self.device) for value in trunk.args]
+        kwargs = {name: _chosen(value, rows, count, self.device) for name, value in trunk.kwargs.items()}
+        states = self.encoder.run_last_block(args, kwargs)
         return self.encoder.pool(self.encoder.after_last_block(states), _moved(_rows(trunk.inputs, rows), self.device))
 
     def train(self, mode: bool = True) -> "Tuned":

@@ -3,10 +3,10 @@
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from stages.judge.prompt import Question
+from stages.judge.prompt import Question, Verdict
 
 
-def choose_similar(questions: list[Question], titles: list[str], threshold: float) -> list[int | None]:
+def choose_similar(questions: list[Question], titles: list[str], threshold: float) -> list[Verdict]:
     """Each question's most similar candidate, the latest of equals; None where none reaches the threshold.
 
     titles: item i's is `titles[i - 1]`. One- to three-character n-grams work for Chinese as for English.
@@ -15,11 +15,11 @@ def choose_similar(questions: list[Question], titles: list[str], threshold: floa
     targets = np.repeat([q.target for q in questions], [len(q.candidates) for q in questions])
     candidates = np.concatenate([q.candidates for q in questions])
     cosine = np.asarray(vectors[targets - 1].multiply(vectors[candidates - 1]).sum(axis=1)).ravel()
-    answers: list[int | None] = []
+    answers = []
     begin = 0
     for question in questions:
         scores = cosine[begin : begin + len(question.candidates)]
         begin += len(question.candidates)
         best = len(scores) - 1 - int(np.argmax(scores[::-1]))
-        answers.append(question.candidates[best] if scores[best] >= threshold else None)
+        answers.append(Verdict(question.candidates[best] if scores[best] >= threshold else None))
     return answers

@@ -1,12 +1,12 @@
-"""A local language model as the judge, through Ollama: several prompts in flight, retries, every answer journalled."""
+"""A local language model as the judge, through Ollama: checked first, answers journalled, each prompt asked once."""
 
 import asyncio
 import hashlib
 import json
-import random
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import ollama
 from tqdm import tqdm
 
 from stages.errors import InputError
-from stages.judge.prompt import Question, answer_schema, parse, render
+from stages.judge.dispatch import Host, PromptFault, dispatch
+from stages.judge.journal import Answer, Journal
+from stages.judge.prompt import Question, Verdict, answer_schema, parse, render
 
-TRANSIENT = (ConnectionError, httpx.TransportError, json.JSONDecodeError)
-TRANSIENT_STATUS = {429, 500, 502, 503, 504, -1}  # -1: an error inside a 200 answer
-TRIES = 6
+ANSWER_TOKENS = 64  # more than any valid answer has; stops a model that does not stop
+TEMPLATE_TOKENS = 64  # what a model's chat template adds to a prompt
+CONTEXT_STEP = 1024
 
 
 @dataclass(frozen=True)
@@ -30,84 +32,119 @@ class Server:
     model: str
     concurrency: int  # prompts in flight a host
     timeout: float  # seconds an answer
-    num_ctx: int  # tokens
+    num_ctx: int  # tokens at most
     keep_alive: str
     seed: int
     language: str
     answer_format: str  # json or text
-    retry_seconds: float = 1.0  # the first wait; each further one is twice as long
+    retry_seconds: float = 1.0  # the first rest after a fault
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"temperature": 0, "seed": self.seed, "num_ctx": self.num_ctx}
+        """What decides an answer beside model and prompt."""
+        return {"temperature": 0, "seed": self.seed, "num_predict": ANSWER_TOKENS}
+
+    def render(self, question: Question, titles: list[str]) -> str:
+        return render(question, titles, self.language, self.answer_format)
 
 
-@dataclass
-class Report:
-    """What asking came to."""
+@dataclass(frozen=True)
+class Model:
+    """What the server says of itself and of the model."""
 
-    answers: list[int | None] = field(default_factory=list)  # in the questions' order; None = none or invalid
-    facts: dict[str, Any] = field(default_factory=dict)
+    server_version: str
+    digest: str
+    context: int  # tokens that the model can read
 
 
-def ask(questions: list[Question], titles: list[str], server: Server, journal: Path, max_invalid: float) -> Report:
-    """Every question's answer, from the journal where it holds it, else from the server.
+@dataclass(frozen=True)
+class Prompt:
+    key: str
+    text: str
+    question: Question  # shortened, where its candidates do not all fit
 
-    Raises InputError when a server or the model is absent, when a prompt fails TRIES times, or when the share of
-    invalid answers exceeds `max_invalid`; what was answered stays in the journal.
+
+def ask(
+    questions: list[Question], titles: list[str], server: Server, journals: Path, max_invalid: float
+) -> tuple[list[Verdict], dict[str, Any]]:
+    """Every question's verdict, from the journal where it holds the answer, else from a host; and what it came to.
+
+    journals: folder with one journal a model. Raises InputError when a server or the model is absent, when a fault
+    lasts (see dispatch), or when the share of invalid answers exceeds `max_invalid`; the journal keeps every answer.
     """
-    return asyncio.run(_ask(questions, titles, server, journal, max_invalid))
+    return asyncio.run(_ask(questions, titles, server, journals, max_invalid))
 
 
 async def _ask(
-    questions: list[Question], titles: list[str], server: Server, journal: Path, max_invalid: float
-) -> Report:
-    async with _clients(server) as clients:
-        versions, digests = zip(*[await _check(client, host, server) for host, client in clients], strict=True)
-        if len(set(digests)) > 1:
-            raise InputError(f"llm={server.model} is not the same model on all of ollama.hosts: {sorted(set(digests))}")
-        shortened = [shorten(question, titles, server) for question in questions]
-        prompts = [render(q, titles, server.language, server.answer_format) for q in shortened]
-        keys = [_key(digests[0], server, prompt) for prompt in prompts]
-        known = dict(_read(journal))
-        wanted = {key: (q, p) for key, q, p in zip(keys, shortened, prompts, strict=True) if key not in known}
-        await _ask_all(wanted, clients, server, journal, known)
-    report = _judge(keys, shortened, known, server, max_invalid)
-    report.facts |= {
+    questions: list[Question], titles: list[str], server: Server, journals: Path, max_invalid: float
+) -> tuple[list[Verdict], dict[str, Any]]:
+    async with _connected(server) as hosts:
+        models = [await check(host, server) for host in hosts]
+        if len({model.digest for model in models}) > 1:
+            raise InputError(f"llm={server.model} is not the same model on all of ollama.hosts")
+        model = models[0]
+        limit = min([server.num_ctx, *(model.context for model in models)])
+        prompts = [_prompt(question, titles, server, model.digest, limit) for question in questions]
+        journal = Journal(journals / f"{model.digest.removeprefix('sha256:')[:16]}.jsonl")
+        answers = journal.read()
+        wanted = list({prompt.key: prompt for prompt in prompts if prompt.key not in answers}.values())
+        num_ctx = min(limit, _context_for(prompts))
+        with journal:
+            await _ask_all(wanted, hosts, server, num_ctx, journal, answers)
+    verdicts = _judge(prompts, answers, server, max_invalid)
+    distinct = [answers[key] for key in dict.fromkeys(prompt.key for prompt in prompts)]
+    tokens_out, eval_seconds = sum(a.tokens_out for a in distinct), sum(a.eval_seconds for a in distinct)
+    return verdicts, {
         "model": server.model,
-        "digest": digests[0],
-        "server_version": versions[0],
-        "shortened": sum(a != b for a, b in zip(questions, shortened, strict=True)),
-        "tokens_in": sum(known[key]["tokens_in"] for key in set(keys)),
-        "tokens_out": sum(known[key]["tokens_out"] for key in set(keys)),
+        "digest": model.digest,
+        "server_version": model.server_version,
+        "prompts_asked": len(wanted),
+        "prompts_reused": len(questions) - len(wanted),
+        "shortened": sum(q != p.question for q, p in zip(questions, prompts, strict=True)),
+        "num_ctx": num_ctx,
+        "tokens_in": sum(a.tokens_in for a in distinct),
+        "tokens_out": tokens_out,
+        "tokens_out_per_second": tokens_out / eval_seconds if eval_seconds else 0.0,
     }
-    return report
 
 
 @asynccontextmanager
-async def _clients(server: Server) -> Iterator[list[tuple[str, ollama.AsyncClient]]]:
+async def _connected(server: Server) -> AsyncIterator[list[Host]]:
     timeout = httpx.Timeout(server.timeout, connect=5.0)
-    clients = [(host, ollama.AsyncClient(host, timeout=timeout, trust_env=False)) for host in server.hosts]
+    limits = httpx.Limits(max_connections=server.concurrency, max_keepalive_connections=server.concurrency)
+    # trust_env: a proxy for the world is none for a server at home
+    hosts = [
+        Host(url, ollama.AsyncClient(url, timeout=timeout, limits=limits, trust_env=False)) for url in server.hosts
+    ]
     try:
-        yield clients
+        yield hosts
     finally:
-        for _, client in clients:
-            await client.close()
+        for host in hosts:
+            await host.client.close()
 
 
-async def _check(client: ollama.AsyncClient, host: str, server: Server) -> tuple[str, str]:
-    """The server's version and the model's digest, before the first prompt."""
+async def check(host: Host, server: Server) -> Model:
+    """Server and model, before the first prompt; InputError says what to start or to pull."""
     try:
         async with httpx.AsyncClient(timeout=10, trust_env=False) as plain:
-            version = (await plain.get(f"{host.rstrip('/')}/api/version")).raise_for_status().json()["version"]
-        models = (await client.list()).models
-    except (ConnectionError, httpx.HTTPError) as error:
-        raise InputError(f"no Ollama server at {host}: start it with `ollama serve`, or set ollama.hosts") from error
+            version = (await plain.get(f"{host.url.rstrip('/')}/api/version")).raise_for_status().json()["version"]
+        models = (await host.client.list()).models
+    except (ConnectionError, httpx.HTTPError, ollama.ResponseError, ValueError, KeyError) as error:
+        raise InputError(
+            f"no Ollama server at {host.url}: start it with `ollama serve`, or set ollama.hosts"
+        ) from error
     tags = {server.model, server.model if ":" in server.model else f"{server.model}:latest"}
-    for model in models:
-        if model.model in tags:
-            return version, str(model.digest)
-    raise InputError(f"the Ollama server at {host} has no model {server.model}: run `ollama pull {server.model}`")
+    found = next((model for model in models if model.model in tags), None)
+    if found is None:
+        raise InputError(
+            f"the Ollama server at {host.url} has no model {server.model}: run `ollama pull {server.model}`"
+        )
+    try:
+        details = (await host.client.show(server.model)).modelinfo or {}
+    except (ConnectionError, httpx.HTTPError, ollama.ResponseError, ValueError) as error:
+        raise InputError(f"the Ollama server at {host.url} cannot show {server.model}: {error!r:.200}") from error
+    lengths = [value for name, value in details.items() if name.endswith(".context_length")]
+    return Model(version, str(found.digest), min(lengths, default=server.num_ctx))
 
 
 def tokens_at_most(text: str) -> int:
@@ -116,111 +153,93 @@ def tokens_at_most(text: str) -> int:
     return 2 * (len(text) - ascii_count) + (2 * ascii_count + 2) // 3
 
 
-def shorten(question: Question, titles: list[str], server: Server) -> Question:
-    """The question with its latest candidates only, as many as fit num_ctx: the server would cut it in silence."""
-    room = server.num_ctx - 64  # for the answer
+def shorten(question: Question, titles: list[str], server: Server, limit: int) -> Question:
+    """The question with its latest candidates only, as many as fit `limit` tokens: a server cuts in silence."""
     candidates = question.candidates
     while True:
         shorter = Question(question.user, question.target, candidates)
-        if tokens_at_most(render(shorter, titles, server.language, server.answer_format)) <= room:
+        if tokens_at_most(server.render(shorter, titles)) <= limit - ANSWER_TOKENS - TEMPLATE_TOKENS:
             return shorter
         if len(candidates) == 1:
-            raise InputError(f"ollama.num_ctx={server.num_ctx} is too small for the titles of user {question.user}")
+            raise InputError(f"a context of {limit} tokens is too small for user {question.user}: raise ollama.num_ctx")
         candidates = candidates[1:]
 
 
-def _key(digest: str, server: Server, prompt: str) -> str:
-    content = json.dumps([digest, server.options, server.answer_format, prompt], ensure_ascii=False, sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+def _prompt(question: Question, titles: list[str], server: Server, digest: str, limit: int) -> Prompt:
+    shorter = shorten(question, titles, server, limit)
+    text = server.render(shorter, titles)
+    what = [digest, server.options, server.num_ctx, server.answer_format, text]
+    key = hashlib.sha256(json.dumps(what, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    return Prompt(key, text, shorter)
 
 
-def _read(journal: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The journal's answers; a last line that a kill cut short is passed over and will be asked again."""
-    if not journal.is_file():
-        return
-    lines = journal.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{journal}: line {number} is damaged: remove the line") from error
-        yield entry["key"], entry
-    if lines[-1]:
-        journal.write_bytes(b"\n".join(lines[:-1]) + b"\n" if len(lines) > 1 else b"")
+def _context_for(prompts: list[Prompt]) -> int:
+    """One context size for all, because a server loads the model anew when it changes."""
+    longest = max(tokens_at_most(prompt.text) for prompt in prompts) + ANSWER_TOKENS + TEMPLATE_TOKENS
+    return -(-longest // CONTEXT_STEP) * CONTEXT_STEP
 
 
 async def _ask_all(
-    wanted: dict[str, tuple[Question, str]],
-    clients: list[tuple[str, ollama.AsyncClient]],
-    server: Server,
-    journal: Path,
-    known: dict[str, dict[str, Any]],
+    wanted: list[Prompt], hosts: list[Host], server: Server, num_ctx: int, journal: Journal, answers: dict[str, Answer]
 ) -> None:
-    """Ask what is wanted, `concurrency` prompts in flight on each host, and journal each answer as it arrives."""
-    waiting = iter(wanted.items())
-    with journal.open("a", encoding="utf-8") as file, tqdm(total=len(wanted), desc="pairs", unit="prompt") as bar:
+    """Ask what is wanted, and journal each answer as it arrives."""
+    none = invalid = 0
+    options = server.options | {"num_ctx": num_ctx}
+    with tqdm(total=len(wanted), desc="pairs", unit="prompt") as bar:
 
-        async def work(client: ollama.AsyncClient) -> None:
-            for key, (question, prompt) in waiting:
-                entry = {"key": key, **await _ask_one(client, server, question, prompt)}
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                file.flush()
-                known[key] = entry
-                bar.update()
+        async def ask_one(host: Host, prompt: Prompt) -> None:
+            nonlocal none, invalid
+            answer = await _answer(host, prompt, server, options)
+            journal.append(answer)
+            answers[prompt.key] = answer
+            verdict = _read(answer, prompt, server)
+            none, invalid = none + (verdict.valid and verdict.chosen is None), invalid + (not verdict.valid)
+            bar.update()
+            bar.set_postfix(none=f"{none / bar.n:.1%}", invalid=f"{invalid / bar.n:.1%}", refresh=False)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _, client in clients * server.concurrency:
-                    group.create_task(work(client))
-        except* InputError as errors:
-            raise errors.exceptions[0] from None
+        await dispatch(wanted, hosts, ask_one, server.concurrency, server.timeout, server.retry_seconds)
 
 
-async def _ask_one(client: ollama.AsyncClient, server: Server, question: Question, prompt: str) -> dict[str, Any]:
-    """One answer, asked again after a passing fault, ever later."""
-    for attempt in range(TRIES):
-        if attempt:
-            await asyncio.sleep(server.retry_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-        try:
-            response = await client.chat(
-                server.model,
-                [{"role": "user", "content": prompt}],
-                format=answer_schema(question) if server.answer_format == "json" else None,
-                options=server.options,
-                think=False,
-                keep_alive=server.keep_alive,
-            )
-        except TRANSIENT as error:
-            fault: Exception = error
-        except ollama.ResponseError as error:
-            if error.status_code not in TRANSIENT_STATUS:
-                raise InputError(f"the Ollama server refused a prompt ({error.status_code}): {error.error}") from error
-            fault = error
-        else:
-            return {
-                "answer": response.message.content or "",
-                "tokens_in": response.prompt_eval_count or 0,
-                "tokens_out": response.eval_count or 0,
-            }
-    raise InputError(f"the Ollama server failed {TRIES} times ({fault!r}): mend it and run the same command again")
+async def _answer(host: Host, prompt: Prompt, server: Server, options: dict[str, Any]) -> Answer:
+    begin = time.monotonic()
+    response = await host.call(
+        host.client.chat(
+            server.model,
+            [{"role": "user", "content": prompt.text}],
+            format=answer_schema(prompt.question) if server.answer_format == "json" else None,
+            options=options,
+            think=False,  # a model that can think does so unless told not to
+            keep_alive=server.keep_alive,
+        ),
+        server.timeout,
+    )
+    if not response.done:
+        raise PromptFault("the answer is not done")
+    return Answer(
+        prompt.key,
+        response.message.content or "",
+        response.prompt_eval_count or 0,
+        response.eval_count or 0,
+        round(time.monotonic() - begin, 4),
+        (response.eval_duration or 0) / 1e9,
+    )
 
 
-def _judge(
-    keys: list[str], questions: list[Question], known: dict[str, dict[str, Any]], server: Server, max_invalid: float
-) -> Report:
+def _read(answer: Answer, prompt: Prompt, server: Server) -> Verdict:
+    try:
+        chosen = parse(answer.text, prompt.question, server.answer_format)
+    except ValueError as error:
+        return Verdict(None, False, prompt.key, answer.text, answer.seconds, str(error))
+    return Verdict(chosen, True, prompt.key, answer.text, answer.seconds)
+
+
+def _judge(prompts: list[Prompt], answers: dict[str, Answer], server: Server, max_invalid: float) -> list[Verdict]:
     """Read the answers; InputError with an example when too many are invalid."""
-    report, invalid, example = Report(), 0, ""
-    for key, question in zip(keys, questions, strict=True):
-        text = known[key]["answer"]
-        try:
-            report.answers.append(parse(text, question, server.answer_format))
-        except ValueError as error:
-            report.answers.append(None)
-            invalid, example = invalid + 1, f"{text!r:.80} ({error})"
-    if invalid > max_invalid * len(keys):
+    verdicts = [_read(answers[prompt.key], prompt, server) for prompt in prompts]
+    invalid = [verdict for verdict in verdicts if not verdict.valid]
+    if len(invalid) > max_invalid * len(verdicts):
         raise InputError(
-            f"{invalid} of {len(keys)} answers of {server.model} are invalid, more than ollama.max_invalid="
-            f"{max_invalid}; one was {example}"
+            f"{len(invalid)} of {len(verdicts)} answers of {server.model} are invalid, more than ollama.max_invalid="
+            f"{max_invalid}; one was {invalid[0].text!r:.80} ({invalid[0].fault})"
         )
-    report.facts["invalid"] = invalid
-    return report
+    return verdicts

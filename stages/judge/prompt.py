@@ -41,6 +41,18 @@ class Question:
     candidates: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's answer to one question."""
+
+    chosen: int | None  # an item; None = no candidate is similar, or the answer is invalid
+    valid: bool = True
+    prompt: str = ""  # a language model's: hash of model, options and prompt
+    text: str = ""  # its words
+    seconds: float | None = None  # how long it took
+    fault: str = ""  # why it is invalid
+
+
 def build_questions(histories: pl.DataFrame) -> list[Question]:
     """One question a history of two or more items: its last item against the distinct ones before it."""
     questions = []

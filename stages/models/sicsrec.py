@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.models.layers import Block, Encoder, NormDropout, add_lora, initialise
+from stages.models.layers import Block, Encoder, NormDropout, add_lora, dropout, initialise
 from stages.models.sasrec import Sasrec, last_position
 
 
@@ -207,7 +207,7 @@ class Sicsrec(nn.Module):
         c = self.config
         wanted = targets > 0
         states, answers = self.hidden(items)[wanted], targets[wanted]  # (P, D), (P,)
-        candidates = F.normalize(F.dropout(self.candidates(), c.item_dropout, self.training), dim=-1)
+        candidates = F.normalize(dropout(self.candidates(), c.item_dropout, self.training), dim=-1)
         terms = {"ce": F.cross_entropy(states @ candidates.T / c.tau, answers - 1)}  # eq. 17
         total = terms["ce"]
         if c.widths and "concl" not in c.without:

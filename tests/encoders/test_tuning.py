@@ -21,8 +21,8 @@ PAIRS = torch.tensor(
 )
 
 
-def text_part(folder, kind, train="last_block"):
-    encoder = load_text_encoder(saved_text(folder, kind), "mean", 20)
+def text_part(folder, kind, pooling="mean", train="last_block"):
+    encoder = load_text_encoder(saved_text(folder, kind), pooling, 20)
     return Tuned(encoder, encoder.prepare(TITLES), train, fresh=False)
 
 
@@ -34,9 +34,10 @@ def image_part(folder, name, train="last_block"):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("batch_size", [4, 5, 12])
-def test_the_cached_text_trunk_gives_the_uncached_vectors(tmp_path, kind, batch_size):
-    part = text_part(tmp_path, kind).eval()
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("batch_size", [1, 5, 12])
+def test_the_cached_text_trunk_gives_the_uncached_vectors(tmp_path, kind, pooling, batch_size):
+    part = text_part(tmp_path, kind, pooling).eval()
     chosen = torch.tensor([3, 11, 3, 7])
     plain = part(chosen)
     part.cache_trunk(batch_size)
@@ -63,8 +64,9 @@ def test_the_cached_image_trunk_gives_the_uncached_vectors(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_the_cached_trunk_gives_the_uncached_gradients(tmp_path, kind):
-    part = text_part(tmp_path, kind).eval()
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_the_cached_trunk_gives_the_uncached_gradients(tmp_path, kind, pooling):
+    part = text_part(tmp_path, kind, pooling).eval()
     part(ITEMS).square().sum().backward()
     plain = {name: p.grad.clone() for name, p in part.named_parameters() if p.grad is not None}
     part.zero_grad()

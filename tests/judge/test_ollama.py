@@ -1,4 +1,6 @@
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +9,19 @@ import pytest
 from stages.errors import InputError
 from stages.judge.ollama import Server, ask, shorten, tokens_at_most
 from stages.judge.prompt import Question, render
-from tests.judge.ollama_server import DIGEST, MODEL, VERSION, chat_reply, ollama_server
+from tests.judge.ollama_server import (
+    BUSY,
+    CRASHED,
+    DIGEST,
+    HALF_JSON,
+    MODEL,
+    PASSING_FAULTS,
+    VERSION,
+    Fault,
+    OllamaServer,
+    chat_reply,
+    ollama_server,
+)
 
 QUESTIONS = [Question(user, 10, tuple(range(1, 3 + user % 5))) for user in range(20)]  # five different ones
 TITLES = [f"title {item}" for item in range(1, 11)]
@@ -20,133 +34,214 @@ def server_at(*urls: str) -> Server:
     )  # fmt: skip
 
 
-def asked(journal: Path, behaviour=None, max_invalid=0.05, **changes):
+def asked(journals: Path, behaviour=None, max_invalid=0.05, **changes):
+    """The chosen items, the facts, and the requests that the server got."""
     with ollama_server(behaviour) as stand_in:
-        report = ask(QUESTIONS, TITLES, replace(server_at(stand_in.url), **changes), journal, max_invalid)
-        return report, stand_in.requests
+        server = replace(server_at(stand_in.url), **changes)
+        verdicts, facts = ask(QUESTIONS, TITLES, server, journals, max_invalid)
+        return [verdict.chosen for verdict in verdicts], facts, stand_in.requests
+
+
+def journal_in(folder: Path) -> Path:
+    return folder / f"{DIGEST[:16]}.jsonl"
 
 
 @pytest.mark.parametrize("answer_format", ["json", "text"])
 def test_every_question_is_answered_and_equal_prompts_are_asked_once(tmp_path, answer_format):
-    report, requests = asked(tmp_path / "journal", answer_format=answer_format)
-    assert report.answers == [1] * 20
+    chosen, facts, requests = asked(tmp_path, answer_format=answer_format)
+    assert chosen == [1] * 20
     assert len(requests) == 5
-    expected = {"model": MODEL, "digest": DIGEST, "server_version": VERSION, "invalid": 0, "shortened": 0}
-    assert report.facts == expected | {"tokens_in": 200, "tokens_out": 25}
+    assert facts == {
+        "model": MODEL, "digest": DIGEST, "server_version": VERSION, "prompts_asked": 5, "prompts_reused": 15,
+        "shortened": 0, "num_ctx": 1024, "tokens_in": 200, "tokens_out": 25, "tokens_out_per_second": 100.0,
+    }  # fmt: skip
 
 
 def test_a_request_is_repeatable_and_does_not_think(tmp_path):
-    _, requests = asked(tmp_path / "journal")
+    _, _, requests = asked(tmp_path)
     for body in requests:
-        assert body["options"] == {"temperature": 0, "seed": 7, "num_ctx": 2048}
+        assert body["options"] == {"temperature": 0, "seed": 7, "num_predict": 64, "num_ctx": 1024}
         assert body["think"] is False
         assert body["stream"] is False
         assert body["keep_alive"] == "5m"
 
 
+def test_the_context_is_as_large_as_the_longest_prompt_needs(tmp_path):
+    _, facts, requests = asked(tmp_path, num_ctx=100_000)
+    assert facts["num_ctx"] % 1024 == 0
+    assert {body["options"]["num_ctx"] for body in requests} == {facts["num_ctx"]}
+    longest = max(tokens_at_most(body["messages"][0]["content"]) for body in requests)
+    assert longest < facts["num_ctx"] <= longest + 2 * 1024
+
+
+def test_no_more_prompts_are_in_flight_than_concurrency_allows(tmp_path):
+    flying, most, lock = 0, 0, threading.Lock()
+
+    def behave(number, body):
+        nonlocal flying, most
+        with lock:
+            flying += 1
+            most = max(most, flying)
+        time.sleep(0.05)
+        with lock:
+            flying -= 1
+
+    asked(tmp_path, behave, concurrency=3)
+    assert most == 3
+
+
 def test_journalled_answers_are_not_asked_again(tmp_path):
-    first, _ = asked(tmp_path / "journal")
-    again, requests = asked(tmp_path / "journal")
+    first, _, _ = asked(tmp_path)
+    again, facts, requests = asked(tmp_path)
     assert requests == []
     assert again == first
+    assert (facts["prompts_asked"], facts["prompts_reused"]) == (0, 20)
 
 
-def test_another_seed_asks_anew(tmp_path):
-    asked(tmp_path / "journal")
-    _, requests = asked(tmp_path / "journal", seed=8)
+@pytest.mark.parametrize("changes", [{"seed": 8}, {"num_ctx": 4096}, {"answer_format": "text"}, {"language": "zh"}])
+def test_another_option_or_wording_asks_anew(tmp_path, changes):
+    asked(tmp_path)
+    _, _, requests = asked(tmp_path, **changes)
     assert len(requests) == 5
 
 
-def test_a_line_that_a_kill_cut_short_is_asked_again(tmp_path):
-    first, _ = asked(tmp_path / "journal")
-    content = (tmp_path / "journal").read_bytes()
-    (tmp_path / "journal").write_bytes(content[:-20])
-    again, requests = asked(tmp_path / "journal")
-    assert len(requests) == 1
-    assert again == first
-    assert len((tmp_path / "journal").read_text().splitlines()) == 5
+@pytest.mark.parametrize("changes", [{"concurrency": 1}, {"timeout": 9.0}, {"keep_alive": "1h"}])
+def test_anything_else_does_not(tmp_path, changes):
+    asked(tmp_path)
+    _, _, requests = asked(tmp_path, **changes)
+    assert requests == []
 
 
-def test_a_damaged_line_in_the_middle_is_named(tmp_path):
-    asked(tmp_path / "journal")
-    lines = (tmp_path / "journal").read_text().splitlines()
-    (tmp_path / "journal").write_text("\n".join([lines[0], "{broken", *lines[1:]]) + "\n")
-    with pytest.raises(InputError, match="line 2"):
-        asked(tmp_path / "journal")
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        (503, json.dumps({"error": "server busy, please try again.  maximum pending requests exceeded"})),
-        (500, json.dumps({"error": "model runner has unexpectedly stopped"})),
-        (200, '{"model": "judge:1b", "mess'),
-    ],
-)
-def test_a_passing_fault_is_asked_again(tmp_path, reply):
-    report, requests = asked(tmp_path / "journal", lambda number, body: reply if number <= 3 else None)
-    assert report.answers == [1] * 20
+@pytest.mark.parametrize("fault", PASSING_FAULTS)
+def test_a_passing_fault_is_asked_again(tmp_path, fault):
+    chosen, _, requests = asked(tmp_path, lambda number, body: fault if number <= 3 else None, timeout=0.5)
+    assert chosen == [1] * 20
     assert len(requests) == 8
 
 
-def test_a_lasting_fault_ends_in_one_line_and_keeps_what_was_answered(tmp_path):
-    busy = (503, json.dumps({"error": "busy"}))
-    with pytest.raises(InputError, match="failed 6 times"):
-        asked(tmp_path / "journal", lambda number, body: busy if number > 3 else None, concurrency=1)
-    assert len((tmp_path / "journal").read_text().splitlines()) == 3
+@pytest.mark.parametrize(
+    "fault", [CRASHED, HALF_JSON, (200, "[1]"), (200, "{}"), chat_reply("", done=False), Fault.CUT]
+)
+def test_a_lasting_fault_ends_in_one_line_and_keeps_what_was_answered(tmp_path, fault):
+    with pytest.raises(InputError, match="failed one prompt 6 times .* run the same command again") as error:
+        asked(tmp_path, lambda number, body: fault if number > 3 else None, concurrency=1)
+    assert "\n" not in str(error.value)
+    assert len(journal_in(tmp_path).read_text().splitlines()) == 3
+
+
+def test_a_queue_that_stays_full_ends_after_the_timeout(tmp_path):
+    with pytest.raises(InputError, match=r"no host has answered for 0 s, .* is busy \(503\)"):
+        asked(tmp_path, lambda number, body: BUSY if number > 3 else None, concurrency=1, timeout=0.3)
+    assert len(journal_in(tmp_path).read_text().splitlines()) == 3
 
 
 def test_a_refused_request_is_not_repeated(tmp_path):
+    seen = []
     with pytest.raises(InputError, match="400"):
-        asked(tmp_path / "journal", lambda number, body: (400, json.dumps({"error": "bad option"})))
+        asked(
+            tmp_path, lambda number, body: seen.append(1) or (400, json.dumps({"error": "bad option"})), concurrency=1
+        )
+    assert len(seen) == 1
+
+
+def test_a_server_that_dies_and_returns_is_waited_for(tmp_path, capsys):
+    with ollama_server() as first:
+        port = first.server_address[1]
+
+        def dies(number, body):
+            if number == 3:
+                threading.Thread(target=lambda: (first.shutdown(), first.server_close())).start()
+                time.sleep(0.2)
+                return Fault.DROP
+            return None
+
+        first.behaviour = dies
+        returned = []
+
+        def come_back():
+            time.sleep(1.0)
+            returned.append(OllamaServer(port=port))
+            returned[0].serve_forever(0.02)
+
+        threading.Thread(target=come_back, daemon=True).start()
+        verdicts, _ = ask(QUESTIONS, TITLES, replace(server_at(first.url), concurrency=1), tmp_path, 0.05)
+    returned[0].shutdown()
+    returned[0].server_close()
+    assert [verdict.chosen for verdict in verdicts] == [1] * 20
+    assert len(first.requests) + len(returned[0].requests) == 6  # the one in flight twice
+    assert "does not answer" in capsys.readouterr().out
+
+
+def test_when_one_of_several_hosts_dies_the_others_answer(tmp_path):
+    with ollama_server() as lives, ollama_server() as dies:
+
+        def drop(number, body):
+            threading.Thread(target=lambda: (dies.shutdown(), dies.server_close())).start()
+            time.sleep(0.2)
+            return Fault.DROP
+
+        dies.behaviour = drop
+        verdicts, _ = ask(QUESTIONS, TITLES, replace(server_at(dies.url, lives.url), concurrency=1), tmp_path, 0.05)
+    assert [verdict.chosen for verdict in verdicts] == [1] * 20
+    assert len(lives.requests) == 5
 
 
 @pytest.mark.parametrize("content", ['{"id": 99}', "", "the second one"])
-def test_too_many_invalid_answers_fail_with_an_example(tmp_path, content):
+def test_too_many_invalid_answers_fail_with_an_example_and_keep_the_journal(tmp_path, content):
     with pytest.raises(InputError, match="20 of 20 answers") as error:
-        asked(tmp_path / "journal", lambda number, body: chat_reply(content))
+        asked(tmp_path, lambda number, body: chat_reply(content))
     assert repr(content) in str(error.value)
+    assert len(journal_in(tmp_path).read_text().splitlines()) == 5
 
 
 def test_a_few_invalid_answers_are_counted(tmp_path):
-    report, _ = asked(
-        tmp_path / "journal", lambda number, body: chat_reply("no") if number == 1 else None, 0.3, concurrency=1
-    )
-    assert report.facts["invalid"] == 4  # one prompt, asked for four users
-    assert report.answers.count(None) == 4
+    with ollama_server(lambda number, body: chat_reply("no") if number == 1 else None) as stand_in:
+        verdicts, _ = ask(QUESTIONS, TITLES, replace(server_at(stand_in.url), concurrency=1), tmp_path, 0.3)
+    invalid = [verdict for verdict in verdicts if not verdict.valid]
+    assert len(invalid) == 4  # one prompt, asked for four users
+    assert {verdict.text for verdict in invalid} == {"no"}
+    assert [verdict.chosen for verdict in verdicts].count(None) == 4
 
 
 def test_an_absent_server_says_how_to_start_it(tmp_path):
     with ollama_server() as stand_in:
         url = stand_in.url
     with pytest.raises(InputError, match="ollama serve"):
-        ask(QUESTIONS, TITLES, server_at(url), tmp_path / "journal", 0.05)
+        ask(QUESTIONS, TITLES, server_at(url), tmp_path, 0.05)
 
 
 def test_an_absent_model_says_how_to_get_it(tmp_path):
     with pytest.raises(InputError, match="ollama pull other:7b"):
-        asked(tmp_path / "journal", model="other:7b")
+        asked(tmp_path, model="other:7b")
 
 
 def test_several_hosts_share_the_prompts(tmp_path):
     with ollama_server() as one, ollama_server() as two:
-        report = ask(QUESTIONS, TITLES, server_at(one.url, two.url), tmp_path / "journal", 0.05)
-    assert report.answers == [1] * 20
+        verdicts, _ = ask(QUESTIONS, TITLES, server_at(one.url, two.url), tmp_path, 0.05)
+    assert [verdict.chosen for verdict in verdicts] == [1] * 20
     assert len(one.requests) + len(two.requests) == 5
     assert one.requests
     assert two.requests
 
 
-def test_a_prompt_too_long_for_the_context_keeps_its_latest_candidates(tmp_path):
-    server = replace(server_at("http://127.0.0.1:1"), num_ctx=1000)
+def test_a_prompt_too_long_for_the_context_keeps_its_latest_candidates():
+    server = server_at("http://127.0.0.1:1")
     question = Question(0, 100, tuple(range(1, 100)))
     titles = [f"a title of some length, number {item}" for item in range(1, 101)]
-    shorter = shorten(question, titles, server)
+    shorter = shorten(question, titles, server, 1000)
     assert shorter.candidates == question.candidates[-len(shorter.candidates) :]
     assert 1 <= len(shorter.candidates) < 99
     assert tokens_at_most(render(shorter, titles, "en", "json")) <= 1000
 
 
+def test_a_model_that_reads_less_than_num_ctx_gets_shorter_prompts(tmp_path):
+    questions = [Question(0, 100, tuple(range(1, 100)))]
+    titles = [f"a title of some length, number {item}" for item in range(1, 101)]
+    with ollama_server(context=1024) as stand_in:
+        _, facts = ask(questions, titles, server_at(stand_in.url), tmp_path, 0.05)
+    assert (facts["shortened"], facts["num_ctx"]) == (1, 1024)
+
+
 def test_a_context_too_small_for_one_candidate_is_an_input_error():
-    with pytest.raises(InputError, match="num_ctx=70"):
-        shorten(QUESTIONS[0], TITLES, replace(server_at("http://127.0.0.1:1"), num_ctx=70))
+    with pytest.raises(InputError, match="a context of 150 tokens is too small for user 0"):
+        shorten(QUESTIONS[0], TITLES, server_at("http://127.0.0.1:1"), 150)

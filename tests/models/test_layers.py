@@ -3,7 +3,20 @@ import math
 import pytest
 import torch
 
-from stages.models.layers import Attention, Encoder, FeedForward, add_lora, initialise
+from stages.models.layers import Attention, Encoder, FeedForward, add_lora, dropout, initialise
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.5])
+def test_dropout_zeroes_a_share_and_keeps_the_mean(rate):
+    torch.manual_seed(0)
+    x = torch.ones(1000, 101, requires_grad=True)
+    dropped = dropout(x, rate, training=True)
+    assert (dropped == 0).float().mean().item() == pytest.approx(rate, abs=0.01)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(dropped[dropped > 0], torch.full_like(dropped[dropped > 0], 1 / (1 - rate)))
+    dropped.sum().backward()
+    assert torch.equal(x.grad, dropped)
+    assert dropout(x, rate, training=False) is x or torch.equal(dropout(x, rate, training=False), x)
 
 
 def test_attention_equals_the_equation_written_out():
