@@ -86,6 +86,13 @@ class Posttrain(Training):
     item_dropout: Dropout  # on the item table inside the softmax
 
 
+class Baseline(Section):
+    learning_rate: Positive
+    batch_positions: Count  # targets a batch
+    epochs: Count  # at most
+    patience: Count
+
+
 class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100, strict=True)]  # resamples for the 95 % intervals
 
@@ -106,6 +113,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, strict=True)]
     without: tuple[Literal[ABLATIONS], ...]  # type: ignore[valid-type]  # Table 7
     frozen: tuple[Literal[FREEZABLE], ...]  # type: ignore[valid-type]  # Table 9
+    baselines: tuple[str, ...]  # rows of Table 4 to train beside SICSRec
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     download: Download
@@ -116,6 +124,7 @@ class Params(Section):
     sft: Sft
     pretrain: Pretrain
     posttrain: Posttrain
+    baseline: Baseline
     evaluate: Evaluate
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Gather what the training stages wrote into metrics/, where git keeps it.
+"""Gather what was trained and ranked into metrics/, where git keeps it.
 
 The training stages' own outputs are all cached by DVC, because a stage with an uncached output is never restored from
 the run cache; this stage is cheap, so it may hold the copies that are committed.
@@ -10,9 +10,13 @@ from pathlib import Path
 import polars as pl
 
 from stages.errors import run_stage
-from stages.files import atomic, read_json, write_json
+from stages.files import atomic, read_json, read_parquet, write_json
+from stages.params import load_params
+from stages.tables.table4 import as_markdown, build_table
+from stages.training.ranking import mean_metrics
 
 CURVES = Path("artifacts/curves")
+RANKS = Path("artifacts/ranks")
 METRICS = Path("metrics")
 STAGES = ("sft", "pretrain", "posttrain")
 
@@ -28,13 +32,47 @@ def read_curves(folder: Path) -> pl.DataFrame:
     return pl.DataFrame({"epoch": list(epochs), **columns})
 
 
-def main() -> None:
+def write_training() -> None:
+    """Curves and summaries of SICSRec's own stages."""
     summaries = {}
     for stage in STAGES:
         summaries[stage] = read_json(CURVES / stage / "summary.json")
         with atomic(METRICS / "curves" / f"{stage}.csv") as temporary:
             read_curves(CURVES / stage).write_csv(temporary)
     write_json(METRICS / "training.json", summaries)
+
+
+def write_baselines(baselines: tuple[str, ...], frames: dict[str, pl.DataFrame]) -> None:
+    """A JSON file a system: its metrics in both protocols, and how its training went."""
+    with atomic(METRICS / "baselines") as folder:
+        folder.mkdir(parents=True)
+        for name in baselines:
+            kept, filtered = (frames[name][column].to_numpy() for column in ("rank", "rank_filtered"))
+            content = {"filtered": mean_metrics(filtered), "training": read_json(RANKS / f"{name}.json")}
+            write_json(folder / f"{name}.json", mean_metrics(kept) | content)
+
+
+def main() -> None:
+    params = load_params()
+    write_training()
+    systems = ("sicsrec", "id_encoder", *params.baselines)
+    frames = {name: read_parquet(RANKS / f"{name}.parquet") for name in systems}
+    write_baselines(params.baselines, frames)
+
+    kept, filtered = (
+        {name: frame[column].to_numpy() for name, frame in frames.items()} for column in ("rank", "rank_filtered")
+    )
+    table = build_table(kept, filtered, params.dataset, params.evaluate.bootstrap, params.seed)
+    write_json(METRICS / "table4.json", table)
+    with atomic(METRICS / "table4.md") as temporary:
+        temporary.write_text(as_markdown(table), encoding="utf-8")
+    rows = [
+        {"system": name, "protocol": protocol, "ndcg@10": values["ndcg@10"]}
+        for protocol in ("viewed_items_kept", "viewed_items_filtered")
+        for name, values in table[protocol]["systems"].items()
+    ]
+    with atomic(METRICS / "table4.csv") as temporary:
+        pl.DataFrame(rows).write_csv(temporary)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -17,7 +18,11 @@ SMALL = {
     "pretrain": {"epochs": 2, "batch_positions": 256},
     "posttrain": {"epochs": 2, "batch_positions": 256},
     "evaluate": {"bootstrap": 100},
+    "baselines": [],
 }
+
+
+torch.set_num_threads(1)  # tensors as small as the tests' lose time to a second thread
 
 
 class Workspace:
@@ -35,6 +40,12 @@ class Workspace:
         """Run stages in this process, as `python -m stages.NAME` does but with their exceptions."""
         for stage in stages:
             importlib.import_module(f"stages.{stage}").main()
+
+    def run_baseline(self, name: str) -> None:
+        """Run `python -m stages.baseline NAME` in this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["baseline", name])
+            self.run("baseline")
 
 
 @pytest.fixture(scope="session")

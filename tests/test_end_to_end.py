@@ -20,6 +20,8 @@ SMALL = {
     "pretrain.epochs": 3,
     "posttrain.epochs": 3,
     "evaluate.bootstrap": 100,
+    "baselines": ["pop", "gru4rec"],
+    "baseline.epochs": 2,
 }
 
 
@@ -84,6 +86,13 @@ def test_every_stage_ran_and_left_its_metrics(clone):
     for name in names:
         low, high = written["interval"][name]
         assert low <= written[name] <= high
+
+
+def test_each_baseline_has_its_metrics_and_a_row_in_the_table(clone):
+    assert sorted(path.name for path in (clone / "metrics/baselines").iterdir()) == ["gru4rec.json", "pop.json"]
+    table = (clone / "metrics/table4.md").read_text()
+    for name in ("sicsrec", "id_encoder", "gru4rec", "pop"):
+        assert f"| {name} |" in table
 
 
 def test_a_second_repro_runs_nothing(clone):

@@ -31,3 +31,17 @@ def test_a_stage_that_has_not_run_is_named(after):
     Path("artifacts/curves/sft/summary.json").unlink()
     with pytest.raises(InputError, match="curves/sft/summary.json is missing"):
         workspace.run("report")
+
+
+def test_the_table_compares_all_systems_that_were_asked_for(after):
+    workspace = after("evaluate")
+    workspace.set_params(baselines=["pop"])
+    with pytest.raises(InputError, match="ranks/pop.parquet is missing"):
+        workspace.run("report")
+    workspace.run_baseline("pop")
+    workspace.run("report")
+    table = json.loads(Path("metrics/table4.json").read_text())
+    assert set(table["viewed_items_kept"]["systems"]) == {"sicsrec", "id_encoder", "pop"}
+    written = json.loads(Path("metrics/baselines/pop.json").read_text())
+    assert written["ndcg@10"] == table["viewed_items_kept"]["systems"]["pop"]["ndcg@10"]
+    assert written["filtered"]["hit@5"] == table["viewed_items_filtered"]["systems"]["pop"]["hit@5"]

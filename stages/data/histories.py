@@ -51,12 +51,14 @@ class Batch(NamedTuple):
 class Windows:
     """Spans of the packed values that cover every target once with at most `max_length` items of input.
 
-    start, end: the inputs are `values[start:end]`; first: the first input position whose next item is a target.
+    start, end: the inputs are `values[start:end]`; first: the first input position whose next item is a target;
+    user: whose history it is.
     """
 
     start: np.ndarray
     end: np.ndarray
     first: np.ndarray
+    user: np.ndarray
 
     @property
     def targets(self) -> np.ndarray:
@@ -70,18 +72,28 @@ def training_windows(histories: Histories, max_length: int) -> Windows:
     A history of up to max_length + 1 items is one window. A longer one is read through windows that overlap by half,
     so that every target sees at least max_length / 2 items, as the prefixes of RecBole would let it.
     """
-    spans: list[tuple[int, int, int]] = []
-    for begin, stop in zip(histories.offsets[:-1].tolist(), histories.offsets[1:].tolist(), strict=True):
+    spans: list[tuple[int, int, int, int]] = []
+    bounds = zip(histories.offsets[:-1].tolist(), histories.offsets[1:].tolist(), strict=True)
+    for user, (begin, stop) in enumerate(bounds):
         end = min(begin + max_length, stop - 1)
         if end > begin:
-            spans.append((begin, end, 0))
+            spans.append((begin, end, 0, user))
         while end < stop - 1:
             new_end = min(end + max(1, max_length // 2), stop - 1)
             start = new_end - max_length
-            spans.append((start, new_end, end - start))
+            spans.append((start, new_end, end - start, user))
             end = new_end
-    table = np.array(spans, dtype=np.int64).reshape(-1, 3)
-    return Windows(table[:, 0], table[:, 1], table[:, 2])
+    return Windows(*np.array(spans, dtype=np.int64).reshape(-1, 4).T)
+
+
+def prefix_windows(histories: Histories, max_length: int) -> Windows:
+    """A window a target: the `max_length` items before it. For models that see a whole input at once."""
+    lengths = histories.lengths
+    user = np.repeat(np.arange(len(lengths)), np.maximum(lengths - 1, 0))
+    begin = histories.offsets[:-1][user]
+    end = np.flatnonzero(np.isin(np.arange(len(histories.values)), histories.offsets[:-1], invert=True))
+    start = np.maximum(begin, end - max_length)
+    return Windows(start, end, end - start - 1, user)
 
 
 def _padded(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,18 +112,34 @@ def training_batches(
     The budget counts targets, not users: a batch of a fixed number of users would give the targets of short
     histories more weight than the paper's batch of 1,024 (prefix, next item) instances does.
     """
+    for chosen in _window_groups(windows, batch_positions, rng):
+        yield _batch(histories, windows, chosen)
+
+
+def training_batches_with_users(
+    histories: Histories, windows: Windows, batch_positions: int, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The same batches, and whose histories they hold: items (B, L), targets (B, L), users (B,)."""
+    for chosen in _window_groups(windows, batch_positions, rng):
+        yield *_batch(histories, windows, chosen), torch.from_numpy(windows.user[chosen])
+
+
+def _window_groups(windows: Windows, batch_positions: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     order = rng.permutation(len(windows.start))
     order = order[np.argsort((windows.end - windows.start)[order], kind="stable")]
     cumulative = np.cumsum(windows.targets[order])
     cuts = np.flatnonzero(np.diff((cumulative - 1) // batch_positions)) + 1
     groups = np.split(order, cuts)
     for number in rng.permutation(len(groups)):
-        chosen = groups[number]
-        start, end, first = windows.start[chosen], windows.end[chosen], windows.first[chosen]
-        items, index = _padded(histories.values, start, end)
-        following = histories.values[np.minimum(index + 1, len(histories.values) - 1)]
-        wanted = (items > 0) & (index >= (start + first)[:, None])
-        yield Batch(torch.from_numpy(items), torch.from_numpy(np.where(wanted, following, 0)))
+        yield groups[number]
+
+
+def _batch(histories: Histories, windows: Windows, chosen: np.ndarray) -> Batch:
+    start, end, first = windows.start[chosen], windows.end[chosen], windows.first[chosen]
+    items, index = _padded(histories.values, start, end)
+    following = histories.values[np.minimum(index + 1, len(histories.values) - 1)]
+    wanted = (items > 0) & (index >= (start + first)[:, None])
+    return Batch(torch.from_numpy(items), torch.from_numpy(np.where(wanted, following, 0)))
 
 
 def history_batches(histories: Histories, max_length: int, batch_users: int) -> Iterator[tuple[np.ndarray, Tensor]]:

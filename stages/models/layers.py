@@ -19,9 +19,10 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention of `query` over `memory`, with residual and LayerNorm.
+    """Multi-head attention of `query` over `memory`, with residual and LayerNorm.
 
-    Padding needs no mask: it stands at the right, where no real position may look.
+    Causal unless `visible` says which positions every query may look at. A causal layer needs no mask of the padding:
+    it stands at the right, where no real position may look.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -30,15 +31,15 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
         self.norm = nn.LayerNorm(dim, eps=1e-12)
 
-    def forward(self, query: Tensor, memory: Tensor) -> Tensor:
-        """query, memory: (B, L, D) → (B, L, D)."""
+    def forward(self, query: Tensor, memory: Tensor, visible: Tensor | None = None) -> Tensor:
+        """query: (B, Q, D), memory: (B, L, D), visible: (B, L) bool → (B, Q, D)."""
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, D / heads)
             for layer, x in ((self.query, query), (self.key, memory), (self.value, memory))
         )
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=True
-        )
+        rate = self.dropout if self.training else 0.0
+        mask = None if visible is None else visible[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=rate, is_causal=visible is None)
         mixed = self.output(mixed.transpose(1, 2).flatten(2))
         return self.norm(query + dropout(mixed, self.dropout, self.training))
 
@@ -65,21 +66,22 @@ class Block(nn.Module):
         self.attention = Attention(dim, heads, dropout)
         self.feed_forward = FeedForward(dim, dropout)
 
-    def forward(self, query: Tensor, memory: Tensor | None = None) -> Tensor:
-        """query, memory: (B, L, D) → (B, L, D)."""
-        return self.feed_forward(self.attention(query, query if memory is None else memory))
+    def forward(self, query: Tensor, memory: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+        """query: (B, Q, D), memory: (B, L, D), visible: (B, L) bool, see Attention → (B, Q, D)."""
+        return self.feed_forward(self.attention(query, query if memory is None else memory, visible))
 
 
 class Encoder(nn.Module):
-    """A stack of self-attention blocks. (B, L, D) → (B, L, D)."""
+    """A stack of self-attention blocks."""
 
     def __init__(self, layers: int, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, heads, dropout) for _ in range(layers))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        """x: (B, L, D), visible: (B, L) bool, see Attention → (B, L, D)."""
         for block in self.blocks:
-            x = block(x)
+            x = block(x, visible=visible)
         return x
 
 
@@ -121,3 +123,9 @@ def initialise(module: nn.Module) -> None:
             nn.init.normal_(layer.weight, std=0.02)
         if isinstance(layer, nn.Linear) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def last_position(hidden: Tensor, items: Tensor) -> Tensor:
+    """What stands at each row's last real item. hidden: (B, L, …), items: (B, L), 0 = padding at the right → (B, …)."""
+    last = (items > 0).sum(dim=1) - 1
+    return hidden[torch.arange(len(items), device=items.device), last]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.models.layers import Encoder, NormDropout, initialise
+from stages.models.layers import Encoder, NormDropout, initialise, last_position
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,3 @@ class Sasrec(nn.Module):
     def last_hidden(self, items: Tensor) -> Tensor:
         """State after each row's last item. items: (B, L) → (B, D)."""
         return last_position(self.hidden(items), items)
-
-
-def last_position(hidden: Tensor, items: Tensor) -> Tensor:
-    """The vector at each row's last real item. hidden: (B, L, D), items: (B, L) → (B, D)."""
-    last = (items > 0).sum(dim=1) - 1
-    return hidden[torch.arange(len(items), device=items.device), last]

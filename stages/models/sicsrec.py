@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.models.layers import Block, Encoder, NormDropout, add_lora, dropout, initialise
-from stages.models.sasrec import Sasrec, last_position
+from stages.models.layers import Block, Encoder, NormDropout, add_lora, dropout, initialise, last_position
+from stages.models.sasrec import Sasrec
 
 
 @dataclass(frozen=True)

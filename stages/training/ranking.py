@@ -31,12 +31,12 @@ def rank_targets(hidden: Tensor, items: Tensor, targets: Tensor) -> Tensor:
     return count_above(hidden @ items.T, targets)
 
 
-def rank_targets_both_ways(hidden: Tensor, items: Tensor, targets: Tensor, viewed: Tensor) -> tuple[Tensor, Tensor]:
+def rank_targets_both_ways(scores: Tensor, targets: Tensor, viewed: Tensor) -> tuple[Tensor, Tensor]:
     """Ranks with viewed items kept, and with them left out.
 
-    viewed (P, L): items of each history, 0 = padding; a target that was viewed before stays in. → two (P,) int64.
+    scores (P, N); viewed (P, L): items of each history, 0 = padding; a target that was viewed before stays in.
+    → two (P,) int64.
     """
-    scores = hidden @ items.T
     kept = count_above(scores, targets)
     own = scores.gather(1, (targets - 1)[:, None])
     padded = torch.cat([scores.new_zeros(len(scores), 1), scores], dim=1)  # column i is item i; 0 takes the padding
@@ -58,11 +58,15 @@ def mean_metrics(ranks: np.ndarray) -> dict[str, float]:
 
 
 class Ranker(Protocol):
-    """What ranking needs of a model."""
+    """What ranking needs of a model; one whose scores are no dot products has `scores(hidden, item_matrix)` as well."""
 
     def last_hidden(self, items: Tensor) -> Tensor: ...
 
     def item_matrix(self) -> Tensor: ...
+
+
+def _dot_products(hidden: Tensor, items: Tensor) -> Tensor:
+    return hidden @ items.T
 
 
 @torch.no_grad()
@@ -74,11 +78,12 @@ def rank_users(
     targets: (users,) in 1…N, in the histories' order → two arrays (users,) int64, 1 = best.
     """
     items = model.item_matrix()
+    score = getattr(model, "scores", _dot_products)
     ranks = np.zeros((2, len(targets)), dtype=np.int64)
     for users, block in history_batches(histories, max_length, USERS_A_BLOCK):
         hidden = model.last_hidden(block.to(device))
         wanted = torch.from_numpy(targets[users].astype(np.int64)).to(device)
         viewed = torch.from_numpy(padded_histories(histories, users)).to(device)  # all of it, beyond max_length too
-        both = rank_targets_both_ways(hidden, items, wanted, viewed)
+        both = rank_targets_both_ways(score(hidden, items), wanted, viewed)
         ranks[:, users] = torch.stack(both).cpu().numpy()
     return ranks[0], ranks[1]

@@ -1,7 +1,7 @@
-"""How far the metrics would move with other users."""
+"""How far the metrics would move with other users, and whether two systems differ by more than that."""
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, permutation_test
 
 
 def interval(values: np.ndarray, resamples: int, seed: int) -> list[float]:
@@ -12,3 +12,28 @@ def interval(values: np.ndarray, resamples: int, seed: int) -> list[float]:
         (values,), np.mean, n_resamples=resamples, batch=100, method="percentile", rng=np.random.default_rng(seed)
     )
     return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
+
+
+def paired_p_value(left: np.ndarray, right: np.ndarray, resamples: int, seed: int) -> float:
+    """Two-sided randomisation test of equal means over the same users: each difference keeps or changes its sign.
+
+    left, right: (users,). Source: Smucker et al. 2007.
+    """
+    difference = left - right
+    if not difference.any():
+        return 1.0
+    result = permutation_test(
+        (difference,), np.mean, permutation_type="samples", vectorized=True, n_resamples=resamples, batch=100,
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(result.pvalue)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """p-values corrected for having tested all of them (Holm 1979), in the same order."""
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    corrected = np.minimum(1, np.maximum.accumulate(np.asarray(p_values)[order] * factors))
+    result = np.empty(len(p_values))
+    result[order] = corrected
+    return [float(value) for value in result]

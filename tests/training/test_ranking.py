@@ -36,14 +36,14 @@ def test_nan_is_refused():
 
 def test_viewed_items_are_left_out_of_the_filtered_ranking_only():
     hidden, items = torch.tensor([[1.0]]), torch.tensor([[4.0], [3.0], [2.0], [1.0]])
-    kept, filtered = rank_targets_both_ways(hidden, items, torch.tensor([3]), torch.tensor([[1, 2, 0]]))
+    kept, filtered = rank_targets_both_ways(hidden @ items.T, torch.tensor([3]), torch.tensor([[1, 2, 0]]))
     assert kept.tolist() == [3]
     assert filtered.tolist() == [1]
 
 
 def test_a_target_that_was_viewed_stays_in_the_filtered_ranking():
     hidden, items = torch.tensor([[1.0]]), torch.tensor([[4.0], [3.0], [2.0]])
-    _, filtered = rank_targets_both_ways(hidden, items, torch.tensor([2]), torch.tensor([[2, 3]]))
+    _, filtered = rank_targets_both_ways(hidden @ items.T, torch.tensor([2]), torch.tensor([[2, 3]]))
     assert filtered.tolist() == [2]
 
 

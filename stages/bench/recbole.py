@@ -1,0 +1,64 @@
+"""RecBole 1.2.1 on the same split, widths and batch, in an environment of its own under `.cache/`."""
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Any
+
+from stages.data.histories import Histories
+from stages.files import cache_folder
+from stages.params import Params
+
+HERE = Path(__file__).parent
+HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
+
+
+def environment() -> Path:
+    """The Python of an environment with `recbole.txt` installed, made the first time."""
+    folder = cache_folder("recbole")
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", HERE / "recbole.txt"], check=True)
+        (folder / "ready").touch()
+    return python
+
+
+def write_atomic_files(folder: Path, train: Histories, valid: list[int], test: list[int], length: int) -> None:
+    """RecBole's three benchmark files: each prefix of a training history with its next item, then the held-out ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    histories = [train.values[a:b].tolist() for a, b in zip(train.offsets[:-1], train.offsets[1:], strict=True)]
+    rows = {
+        "train": [(user, h[:n], h[n]) for user, h in enumerate(histories) for n in range(1, len(h))],
+        "valid": [(user, h, valid[user]) for user, h in enumerate(histories)],
+        "test": [(user, [*h, valid[user]], test[user]) for user, h in enumerate(histories)],
+    }
+    for name, part in rows.items():
+        lines = (f"{user}\t{' '.join(map(str, items[-length:]))}\t{target}\n" for user, items, target in part)
+        (folder / f"{folder.name}.{name}.inter").write_text(HEADER + "".join(lines))
+
+
+def measure(folder: Path, params: Params, length: int, threads: int) -> dict[str, float]:
+    """Seconds of an epoch and of an evaluation of the test items, with histories padded to `length`."""
+    p = params.pretrain
+    settings: dict[str, Any] = {
+        "threads": threads, "dataset": folder.name, "data_path": str(folder.parent.resolve()), "use_gpu": False,
+        "benchmark_filename": ["train", "valid", "test"], "alias_of_item_id": ["item_id_list"],
+        "train_neg_sample_args": None, "load_col": {"inter": ["user_id", "item_id_list", "item_id"]},
+        "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "MAX_ITEM_LIST_LENGTH": length,
+        "n_layers": p.layers, "n_heads": p.heads, "hidden_size": params.dim, "inner_size": params.dim,
+        "hidden_dropout_prob": p.dropout, "attn_dropout_prob": p.dropout, "loss_type": "CE",
+        "train_batch_size": p.batch_positions, "eval_batch_size": 1024, "epochs": 1, "eval_step": 0,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "mode": "full", "order": "TO"},
+        "metrics": ["Hit", "NDCG"], "topk": [5, 10], "valid_metric": "NDCG@10", "show_progress": False,
+        "learning_rate": p.learning_rate, "seed": params.seed, "state": "ERROR",
+    }  # fmt: skip
+    command = [environment(), HERE / "recbole_epoch.py", json.dumps(settings)]
+    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stderr[-3000:], file=sys.stderr)
+        done.check_returncode()
+    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result

@@ -1,0 +1,29 @@
+"""One epoch and one full-ranking evaluation of RecBole's SASRec; runs in RecBole's environment, prints seconds."""
+
+import json
+import sys
+import time
+
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model, get_trainer, init_seed
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    torch.set_num_threads(settings.pop("threads"))
+    config = Config(model="SASRec", dataset=settings.pop("dataset"), config_dict=settings)
+    init_seed(config["seed"], reproducibility=True)
+    train, _, test = data_preparation(config, create_dataset(config))
+    model = get_model("SASRec")(config, train.dataset)
+    trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(config, model)
+    begin = time.perf_counter()
+    trainer.fit(train, None, verbose=False, saved=False, show_progress=False)
+    trained = time.perf_counter()
+    trainer.evaluate(test, load_best_model=False)
+    print(json.dumps({"epoch": trained - begin, "evaluate": time.perf_counter() - trained}))
+
+
+if __name__ == "__main__":
+    main()

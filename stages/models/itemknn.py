@@ -1,0 +1,55 @@
+"""Item-to-item neighbours by co-occurrence in a window: seconds to fit and hard to beat (Ludewig et al. 2021).
+
+What followed an item soon in other histories is what follows it next: j after i at a distance of g items counts 1 / g,
+j before i half of that; popular items are weakened; the items of a history count less the further back they stand.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+WINDOW = 5
+BACKWARD = 0.5
+POPULARITY_EXPONENT = 0.3
+
+
+@dataclass(frozen=True)
+class ItemKnnConfig:
+    items: int  # N
+    decay: float  # weight of a history's item relative to the one after it
+
+
+class ItemKnn(nn.Module):
+    """A score is the weighted sum of the history's items' similarities to the candidate."""
+
+    def __init__(self, config: ItemKnnConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("similarity", torch.zeros(config.items, config.items))
+
+    def count(self, values: np.ndarray, offsets: np.ndarray) -> None:
+        """Learn from packed training histories: user u's are `values[offsets[u]:offsets[u + 1]]`."""
+        n = self.config.items
+        owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        similarity = np.zeros((n, n), dtype=np.float64)
+        for gap in range(1, WINDOW + 1):
+            together = owner[gap:] == owner[:-gap]
+            earlier, later = values[:-gap][together] - 1, values[gap:][together] - 1
+            np.add.at(similarity, (earlier, later), 1 / gap)
+            np.add.at(similarity, (later, earlier), BACKWARD / gap)
+        counts = np.bincount(values - 1, minlength=n)
+        similarity /= np.maximum(counts, 1)[None, :] ** POPULARITY_EXPONENT
+        self.similarity.copy_(torch.from_numpy(similarity))
+
+    def last_hidden(self, items: Tensor) -> Tensor:
+        """How much each item of the history counts. items: (B, L), 0 = padding at the right → (B, N)."""
+        age = (items > 0).sum(dim=1, keepdim=True) - 1 - torch.arange(items.shape[1], device=items.device)
+        weight = torch.where(items > 0, self.config.decay ** age.clamp(min=0).to(self.similarity.dtype), 0.0)
+        hidden = self.similarity.new_zeros(len(items), self.config.items + 1)
+        return hidden.scatter_add_(1, items, weight)[:, 1:]
+
+    def item_matrix(self) -> Tensor:
+        """Row j − 1: what each history item gives candidate j. → (N, N)."""
+        return self.similarity.T

@@ -1,0 +1,88 @@
+"""Use what was trained: `python -m stages.recommend --history v12 v9 --top 10` prints what to watch next."""
+
+import argparse
+import json
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from stages.errors import InputError, run_stage
+from stages.files import read_parquet
+from stages.models.sicsrec import Sicsrec, SicsrecConfig
+from stages.params import load_params
+from stages.training.checkpoints import load_weights, read_config
+from stages.training.device import choose_device
+
+ITEMS = Path("artifacts/split/items.parquet")
+MODEL = Path("artifacts/sicsrec.safetensors")
+
+
+def find_items(items: pl.DataFrame, words: list[str], title: str) -> pl.DataFrame:
+    """The items whose title has all the words, in any case. → raw_id and title."""
+    lowered = pl.col(title).str.to_lowercase()
+    every = pl.all_horizontal(lowered.str.contains(word.lower(), literal=True) for word in words)
+    return items.filter(every).select("raw_id", title=title)
+
+
+def item_numbers(items: pl.DataFrame, raw_ids: list[str]) -> list[int]:
+    """The numbers of raw ids, in their order. Raises InputError that names those that there are not."""
+    number = dict(items.select("raw_id", "item").iter_rows())
+    if unknown := [raw_id for raw_id in raw_ids if raw_id not in number]:
+        raise InputError(f"--history: {ITEMS} has no {', '.join(unknown)}: find ids with --titles WORD")
+    return [number[raw_id] for raw_id in raw_ids]
+
+
+@torch.inference_mode()
+def recommend(
+    model: Sicsrec, items: pl.DataFrame, history: list[int], top: int, viewed: bool, title: str
+) -> pl.DataFrame:
+    """The `top` items with the highest scores after a history, its own items only if `viewed`.
+
+    history: item numbers, oldest first. → rank, raw_id, title, score.
+    """
+    device = model.position_embedding.weight.device
+    latest = torch.tensor([history[-model.config.max_length :]], device=device)
+    scores = (model.last_hidden(latest) @ model.item_matrix().T)[0]
+    if not viewed:
+        scores[torch.tensor(history, device=device) - 1] = float("-inf")
+    best = scores.topk(min(top, len(scores)))
+    kept = torch.isfinite(best.values)
+    chosen = items[best.indices[kept].tolist()].select("raw_id", title=title)
+    ranked = chosen.with_columns(score=pl.Series(best.values[kept].tolist()))
+    return ranked.with_row_index("rank", offset=1)
+
+
+def show(frame: pl.DataFrame, as_json: bool) -> None:
+    """Print rows: JSON for programs, tab-separated for people."""
+    if as_json:
+        print(json.dumps(frame.to_dicts(), ensure_ascii=False, indent=2))
+        return
+    for row in frame.iter_rows(named=True):
+        print("\t".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--history", nargs="+", metavar="ID", help="raw item ids, oldest first")
+    task.add_argument("--titles", nargs="+", metavar="WORD", help="find raw ids by words of the title")
+    parser.add_argument("--top", type=int, default=10)
+    parser.add_argument("--viewed", action="store_true", help="recommend items of the history too")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    params = load_params()
+    items, title = read_parquet(ITEMS), f"title_{params.language}"
+    if arguments.titles:
+        return show(find_items(items, arguments.titles, title), arguments.json)
+    if arguments.top < 1:
+        raise InputError(f"--top {arguments.top}: ask for one item or more")
+    history = item_numbers(items, arguments.history)
+    model = Sicsrec(SicsrecConfig(**read_config(MODEL)))
+    load_weights(MODEL, model)
+    model = model.to(choose_device(params.device)).eval()
+    return show(recommend(model, items, history, arguments.top, arguments.viewed, title), arguments.json)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,41 @@
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stages.errors import InputError
+from stages.models.table4 import SYSTEMS
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_trains_and_is_ranked(after, name):
+    workspace = after("embed")
+    workspace.set_params(baseline={"epochs": 1, "batch_positions": 256})
+    workspace.run_baseline(name)
+    ranks = pl.read_parquet(f"artifacts/ranks/{name}.parquet")
+    assert ranks.columns == ["user", "rank", "rank_filtered"]
+    assert ranks["rank"].is_between(1, 40).all()
+    assert (ranks["rank_filtered"] <= ranks["rank"]).all()
+    assert "ndcg@10" in json.loads(Path(f"artifacts/ranks/{name}.json").read_text())
+
+
+def test_sasrec_is_the_id_encoder(after):
+    workspace = after("evaluate")
+    workspace.set_params(baseline={"epochs": 2, "batch_positions": 256})
+    workspace.run_baseline("sasrec")
+    ranks, of_encoder = (pl.read_parquet(f"artifacts/ranks/{name}.parquet") for name in ("sasrec", "id_encoder"))
+    assert ranks.equals(of_encoder)
+
+
+def test_a_modality_that_is_not_in_use_is_named(after):
+    workspace = after("embed")
+    workspace.set_params(modalities=["id", "text"])
+    with pytest.raises(InputError, match="missrec_tv_id reads image, which modalities"):
+        workspace.run_baseline("missrec_tv_id")
+
+
+def test_an_unknown_system_is_named_with_those_that_there_are(after):
+    workspace = after("split")
+    with pytest.raises(InputError, match="there is no 'sasrek'; there are pop, itemknn"):
+        workspace.run_baseline("sasrek")
