@@ -7,16 +7,19 @@ the run cache; this stage is cheap, so it may hold the copies that are committed
 import csv
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from stages.errors import run_stage
 from stages.files import atomic, read_json, read_parquet, write_json
 from stages.params import load_params
+from stages.tables.groups import length_groups, metrics_by_group, popularity_groups
 from stages.tables.table4 import as_markdown, build_table
 from stages.training.ranking import mean_metrics
 
 CURVES = Path("artifacts/curves")
 RANKS = Path("artifacts/ranks")
+SPLIT = Path("artifacts/split")
 METRICS = Path("metrics")
 STAGES = ("sft", "pretrain", "posttrain")
 
@@ -52,12 +55,28 @@ def write_baselines(baselines: tuple[str, ...], frames: dict[str, pl.DataFrame])
             write_json(folder / f"{name}.json", mean_metrics(kept) | content)
 
 
+def write_groups(frames: dict[str, pl.DataFrame]) -> None:
+    """Where content helps: SICSRec beside its ID encoder, by history length and by popularity of the test item."""
+    train, test = read_parquet(SPLIT / "train.parquet"), read_parquet(SPLIT / "test.parquet")
+    counts = read_parquet(SPLIT / "items.parquet")["count"].to_numpy()
+    known = train["items"].list.len().to_numpy().astype(np.int64) + 1  # with the validation item
+    content = {}
+    for protocol, column in (("viewed_items_kept", "rank"), ("viewed_items_filtered", "rank_filtered")):
+        ranks = {name: frames[name][column].to_numpy() for name in ("sicsrec", "id_encoder")}
+        content[protocol] = {
+            "history_length": metrics_by_group(length_groups(known), ranks),
+            "target_popularity": metrics_by_group(popularity_groups(test["item"].to_numpy(), counts), ranks),
+        }
+    write_json(METRICS / "groups.json", content)
+
+
 def main() -> None:
     params = load_params()
     write_training()
     systems = ("sicsrec", "id_encoder", *params.baselines)
     frames = {name: read_parquet(RANKS / f"{name}.parquet") for name in systems}
     write_baselines(params.baselines, frames)
+    write_groups(frames)
 
     kept, filtered = (
         {name: frame[column].to_numpy() for name, frame in frames.items()} for column in ("rank", "rank_filtered")

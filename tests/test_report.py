@@ -45,3 +45,13 @@ def test_the_table_compares_all_systems_that_were_asked_for(after):
     written = json.loads(Path("metrics/baselines/pop.json").read_text())
     assert written["ndcg@10"] == table["viewed_items_kept"]["systems"]["pop"]["ndcg@10"]
     assert written["filtered"]["hit@5"] == table["viewed_items_filtered"]["systems"]["pop"]["hit@5"]
+
+
+def test_the_groups_add_up_to_all_users(after):
+    after("report")
+    groups = json.loads(Path("metrics/groups.json").read_text())
+    whole = json.loads(Path("metrics/evaluate.json").read_text())
+    for kind in groups["viewed_items_kept"].values():
+        assert sum(group["users"] for group in kind.values()) == 80
+        hits = sum(group["users"] * group["sicsrec"]["hit@10"] for group in kind.values())
+        assert hits == pytest.approx(80 * whole["hit@10"])

@@ -88,7 +88,7 @@ ENDINGS = (
     ("第二集", "part two"),
     ("太治愈了！", "it heals me"),
 )
-HABIT, CONTENT = 0.25, 0.7  # share of steps by habit and by content; the rest follows popularity alone
+HABIT, CONTENT = 0.15, 0.8  # share of steps by habit and by content; the rest follows popularity alone
 STAY, SIBLING, FOLLOW_UP, ANYWHERE = 0.7, 0.03, 0.25, 0.02  # where a step by content goes
 LENGTHS = (4, 9)
 COVER_SIZE = 64
