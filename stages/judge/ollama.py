@@ -149,7 +149,7 @@ async def check(host: Host, server: Server) -> Model:
 
 def tokens_at_most(text: str) -> int:
     """No tokenizer at hand makes more tokens than bytes of text outside ASCII, or than two thirds of ASCII's."""
-    ascii_count = sum(character < "\x80" for character in text)
+    ascii_count = len(text.encode("ascii", "ignore"))
     return 2 * (len(text) - ascii_count) + (2 * ascii_count + 2) // 3
 
 

@@ -1,5 +1,9 @@
-"""How busy the judge keeps a server: `python -m tests.judge.throughput`, against a stand-in that answers in 50 ms."""
+"""How busy the judge keeps a server: `python -m tests.judge.throughput`, against a stand-in that answers in 50 ms.
 
+The overhead is that of the judge over a bare HTTP client that sends the same requests one after another.
+"""
+
+import http.client
 import json
 import subprocess
 import sys
@@ -9,21 +13,44 @@ from dataclasses import replace
 from pathlib import Path
 
 from stages.judge.ollama import Server, ask
-from stages.judge.prompt import Question
+from stages.judge.prompt import Question, answer_schema
 from tests.judge.ollama_server import MODEL
 
 DELAY = 0.05  # seconds an answer
 IN_FLIGHT = 4
-PROMPTS = 200
+PROMPTS = 500
 
 
-def seconds_for(server: Server, prompts: int) -> float:
+def questions_and_titles(prompts: int) -> tuple[list[Question], list[str]]:
+    """Twenty candidates each, every prompt another one."""
     titles = [f"title {item}" for item in range(1, 2 * prompts + 30)]
-    questions = [Question(n, n + 20, tuple(range(n + 1, n + 20))) for n in range(prompts)]
+    return [Question(n, n + 20, tuple(range(n + 1, n + 20))) for n in range(prompts)], titles
+
+
+def judge_seconds(server: Server, prompts: int) -> float:
+    questions, titles = questions_and_titles(prompts)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
         ask(questions, titles, server, Path(folder), 0.0)
         return time.monotonic() - begin
+
+
+def bare_seconds(server: Server, prompts: int) -> float:
+    """The same prompts through one connection of the standard library, nothing kept."""
+    questions, titles = questions_and_titles(prompts)
+    connection = http.client.HTTPConnection(server.hosts[0].removeprefix("http://"))
+    bodies = [
+        {
+            "model": MODEL, "stream": False, "options": server.options, "format": answer_schema(question),
+            "messages": [{"role": "user", "content": server.render(question, titles)}],
+        }
+        for question in questions
+    ]  # fmt: skip
+    begin = time.monotonic()
+    for body in bodies:
+        connection.request("POST", "/api/chat", json.dumps(body), {"Content-Type": "application/json"})
+        json.loads(connection.getresponse().read())
+    return time.monotonic() - begin
 
 
 def main() -> None:
@@ -32,12 +59,13 @@ def main() -> None:
         try:
             url = process.stdout.readline().strip()
             serial = Server((url,), MODEL, 1, 60.0, 8192, "5m", 1, "en", "json")
-            one = seconds_for(serial, PROMPTS)
-            several = seconds_for(replace(serial, concurrency=IN_FLIGHT), PROMPTS * IN_FLIGHT)
+            bare = bare_seconds(serial, PROMPTS)
+            one = judge_seconds(serial, PROMPTS)
+            several = judge_seconds(replace(serial, concurrency=IN_FLIGHT), PROMPTS * IN_FLIGHT)
         finally:
             process.kill()
     facts = {
-        "serial_overhead": one / (PROMPTS * DELAY) - 1,  # of the wall time, beyond the server's own
+        "overhead": one / bare - 1,
         "in_flight": IN_FLIGHT,
         "throughput_to_serial": PROMPTS * IN_FLIGHT / several / (PROMPTS / one),
     }
