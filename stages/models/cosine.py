@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.models.layers import Encoder, NormDropout, last_position
+from stages.models.layers import Encoder, NormDropout
 
 
 class CosineConfig(Protocol):
@@ -35,11 +35,16 @@ class CosineSequenceModel(nn.Module):
         """Vectors of distinct items, 0 = padding. items: (n,) → (n, D)."""
         raise NotImplementedError
 
+    def embedded(self, items: Tensor) -> Tensor:
+        """What the encoder reads. items: (B, L) → (B, L, D)."""
+        distinct, where = items.unique(return_inverse=True)
+        return self.input(
+            F.embedding(where, self.item_vectors(distinct)) + self.position_embedding.weight[: items.shape[1]]
+        )
+
     def hidden(self, items: Tensor) -> Tensor:
         """Unit state after each item. items: (B, L), 0 = padding at the right → (B, L, D)."""
-        distinct, where = items.unique(return_inverse=True)
-        x = F.embedding(where, self.item_vectors(distinct)) + self.position_embedding.weight[: items.shape[1]]
-        return F.normalize(self.encoder(self.input(x)), dim=-1)
+        return F.normalize(self.encoder(self.embedded(items)), dim=-1)
 
     def item_matrix(self) -> Tensor:
         """Unit vectors: row i − 1 is item i. → (N, D)."""
@@ -55,4 +60,4 @@ class CosineSequenceModel(nn.Module):
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:
         """State after each row's last item. items: (B, L) → (B, D)."""
-        return last_position(self.hidden(items), items)
+        return F.normalize(self.encoder.last(self.embedded(items), items)[:, 0], dim=-1)

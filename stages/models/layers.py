@@ -84,6 +84,16 @@ class Encoder(nn.Module):
             x = block(x, visible=visible)
         return x
 
+    def last(self, x: Tensor, items: Tensor) -> Tensor:
+        """Only the state after each row's last item, of a causal stack: its last block computes no other.
+
+        x: (B, L, D), items: (B, L), 0 = padding at the right → (B, 1, D).
+        """
+        *lower, top = self.blocks
+        for block in lower:
+            x = block(x)
+        return top(last_position(x, items)[:, None], x, items > 0)
+
 
 class NormDropout(nn.Module):
     """LayerNorm then dropout, as before each stack. (…, D) → (…, D)."""

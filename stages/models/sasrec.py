@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.models.layers import Encoder, NormDropout, initialise, last_position
+from stages.models.layers import Encoder, NormDropout, initialise
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,13 @@ class Sasrec(nn.Module):
         """Position vectors for items (B, L) → (L, D)."""
         return self.position_embedding.weight[: items.shape[1]]
 
+    def embedded(self, items: Tensor) -> Tensor:
+        """What the encoder reads (eqs. 5, 8). items: (B, L) → (B, L, D)."""
+        return self.input(self.item_embedding(items) + self.positions(items))
+
     def hidden(self, items: Tensor) -> Tensor:
-        """State after each item (eqs. 5, 8, 9). items: (B, L), 0 = padding at the right → (B, L, D)."""
-        return self.encoder(self.input(self.item_embedding(items) + self.positions(items)))
+        """State after each item (eq. 9). items: (B, L), 0 = padding at the right → (B, L, D)."""
+        return self.encoder(self.embedded(items))
 
     def item_matrix(self) -> Tensor:
         """What states are scored against: row i − 1 is item i. → (N, D)."""
@@ -52,4 +56,4 @@ class Sasrec(nn.Module):
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:
         """State after each row's last item. items: (B, L) → (B, D)."""
-        return last_position(self.hidden(items), items)
+        return self.encoder.last(self.embedded(items), items)[:, 0]

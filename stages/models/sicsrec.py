@@ -163,32 +163,37 @@ class Sicsrec(nn.Module):
             if hasattr(self, part):
                 getattr(self, part).load_state_dict(getattr(pretrained, part).state_dict())
 
-    def _id_states(self, items: Tensor, positions: Tensor) -> Tensor:
-        return self.id_encoder(self.id_input(self.item_embedding(items) + positions))  # eqs. 5, 8, 9
+    def _encoded(self, encoder: Encoder, x: Tensor, items: Tensor, last: bool) -> Tensor:
+        return encoder.last(x, items) if last else encoder(x)
 
-    def _content_states(self, items: Tensor, positions: Tensor) -> Tensor:
+    def _content_states(self, items: Tensor, positions: Tensor, last: bool) -> Tensor:
         adapted = self.content(items)
         streams = adapted if "l2norm" in self.config.without else {"content": unite(adapted)}
         states = []
         for name, vectors in streams.items():
             x = self.content_input[name](vectors + positions)
-            states.append(self.content_encoder[name](x) if self.config.content_stream else x)  # eqs. 11, 12
+            encode = self.config.content_stream
+            states.append(self._encoded(self.content_encoder[name], x, items, last) if encode else x)  # eqs. 11, 12
         return torch.stack(states).sum(dim=0)
 
-    def hidden(self, items: Tensor) -> Tensor:
-        """Unit state after each item (eqs. 5–15). items: (B, L), 0 = padding at the right → (B, L, D)."""
+    def hidden(self, items: Tensor, last: bool = False) -> Tensor:
+        """Unit state after each item (eqs. 5–15). items: (B, L), 0 = padding at the right → (B, L, D).
+
+        last: only after each row's last item, (B, 1, D), computing at the other positions just what that one reads.
+        """
         c, positions = self.config, self.position_embedding.weight[: items.shape[1]]
         parts = []
         if c.id_stream:
-            parts.append(self._id_states(items, positions))
+            x = self.id_input(self.item_embedding(items) + positions)  # eqs. 5, 8
+            parts.append(self._encoded(self.id_encoder, x, items, last))  # eq. 9
         if c.widths:
-            content = self._content_states(items, positions)
+            content = self._content_states(items, positions, last and not c.decoder)
             if c.content_stream:
-                parts.append(content)
+                parts.append(last_position(content, items)[:, None] if last and c.decoder else content)
         if c.decoder:
             mixed, memory = self.decoder_query(parts[0]), self.decoder_memory(content)
             for block in self.decoder:
-                mixed = block(mixed, memory)  # eqs. 13, 14
+                mixed = block(mixed, memory, items > 0 if last else None)  # eqs. 13, 14
             parts.append(mixed)
         return F.normalize(self.projection(torch.cat(parts, dim=-1)), dim=-1)  # eq. 15
 
@@ -238,4 +243,4 @@ class Sicsrec(nn.Module):
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:
         """State after each row's last item. items: (B, L) → (B, D)."""
-        return last_position(self.hidden(items), items)
+        return self.hidden(items, last=True)[:, 0]

@@ -38,6 +38,7 @@ def test_padding_changes_nothing():
     padded = torch.tensor([[3, 1, 7, 0, 0]])
     torch.testing.assert_close(model.hidden(items), model.hidden(padded)[:, :3])
     torch.testing.assert_close(model.last_hidden(items), model.last_hidden(padded))
+    torch.testing.assert_close(model.last_hidden(items), model.hidden(items)[:, 2])
 
 
 def test_a_later_item_does_not_change_earlier_outputs():

@@ -167,6 +167,14 @@ def test_a_later_item_does_not_change_earlier_outputs():
         torch.testing.assert_close(model.hidden(HISTORIES)[0, :3], model.hidden(changed)[0, :3], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("without", [(), ("l2norm",), ("cmse",), ("imse",), ("mmsd",), ("cmse", "concl")])
+def test_the_last_state_alone_is_the_last_of_all_states(without: tuple[str, ...]):
+    model = build(replace(CONFIG, without=without, decoder_layers=2)).eval()
+    every = model.hidden(HISTORIES)
+    for row, length in enumerate((HISTORIES > 0).sum(dim=1)):
+        torch.testing.assert_close(model.last_hidden(HISTORIES)[row], every[row, length - 1])
+
+
 def test_padding_changes_nothing():
     model = build().eval()
     torch.testing.assert_close(model.last_hidden(HISTORIES[1:]), model.last_hidden(HISTORIES[1:, :2]))

@@ -55,6 +55,12 @@ def test_a_later_item_does_not_change_earlier_outputs(name):
     assert not torch.equal(model.hidden(a)[:, 2:], model.hidden(b)[:, 2:])
 
 
+@pytest.mark.parametrize("name", CAUSAL)
+def test_the_last_state_alone_is_the_last_of_all_states(name):
+    model, items = build(name).eval(), torch.tensor([[3, 1, 7, 9]])
+    torch.testing.assert_close(model.last_hidden(items), model.hidden(items)[:, -1])
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_padding_changes_nothing(name):
     model = build(name).eval()

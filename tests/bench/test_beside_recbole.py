@@ -1,6 +1,6 @@
 import polars as pl
 
-from stages.bench.recbole import write_atomic_files
+from stages.bench.beside_recbole import write_atomic_files
 from stages.data.histories import Histories
 
 

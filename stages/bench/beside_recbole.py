@@ -17,7 +17,7 @@ HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
 
 def environment() -> Path:
     """The Python of an environment with `recbole.txt` installed, made the first time."""
-    folder = cache_folder("recbole")
+    folder = cache_folder("recbole").absolute()
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         venv.create(folder, with_pip=True, clear=True)
