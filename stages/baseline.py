@@ -27,7 +27,9 @@ from stages.training.fit import Plan, fit
 from stages.training.ranking import mean_metrics, rank_users
 
 SPLIT = Path("artifacts/split")
-EMBEDDINGS = Path("artifacts/embeddings.parquet")
+EMBEDDINGS = Path("artifacts/embeddings_baselines.parquet")
+CURVES = Path("artifacts/curves/baselines")
+RANKS = Path("artifacts/ranks")
 
 
 def batches(
@@ -51,8 +53,6 @@ def train(
 ) -> tuple[nn.Module, dict[str, float | int]]:
     """The trained system, and how it went."""
     system, p, base = SYSTEMS[name], params.baseline, params.pretrain
-    if absent := [modality for modality in system.content if modality not in params.modalities]:
-        raise InputError(f"baselines: {name} reads {absent[0]}, which modalities={list(params.modalities)} lacks")
 
     def validation(model: nn.Module) -> dict[str, float]:
         return mean_metrics(rank_users(model, histories, valid, base.max_length, device)[0])
@@ -65,7 +65,7 @@ def train(
             lambda candidate: validation(candidate)["ndcg@10"],
         )
     )  # fmt: skip
-    curves = Path(f"artifacts/curves/baselines/{name}")
+    curves = CURVES / name
     if system.scheme is Scheme.COUNTED:
         curves.mkdir(parents=True, exist_ok=True)
         return model.to(device), validation(model.to(device))
@@ -83,10 +83,26 @@ def train(
     return model, outcome.summary()
 
 
+def skip(name: str, why: str) -> None:
+    """The outputs of a system that was not trained: no ranks, and the reason."""
+    print(f"skipped: {why}")
+    (CURVES / name).mkdir(parents=True, exist_ok=True)
+    write_parquet(
+        RANKS / f"{name}.parquet", pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64))
+    )
+    write_json(RANKS / f"{name}.json", {"skipped": why})
+
+
 def main() -> None:
     params, name = load_params(), sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in SYSTEMS:
         raise InputError(f"baselines: there is no {name!r}; there are {', '.join(SYSTEMS)}")
+    if absent := [modality for modality in SYSTEMS[name].content if modality not in params.modalities]:
+        why = f"{name} reads {absent[0]}, which modalities={list(params.modalities)} lacks"
+        if params.baseline.absent == "error":
+            raise InputError(f"baselines: {why}: take it off, or set baseline.absent=skip")
+        skip(name, why)
+        return
     device = choose_device(params.device)
     histories = Histories.from_frame(read_parquet(SPLIT / "train.parquet"))
     valid, test = (read_parquet(SPLIT / f"{part}.parquet") for part in ("valid", "test"))
@@ -97,10 +113,10 @@ def main() -> None:
     model.eval()
     kept, filtered = rank_users(model, known, test["item"].to_numpy(), params.pretrain.max_length, device)
     write_parquet(
-        Path(f"artifacts/ranks/{name}.parquet"),
+        RANKS / f"{name}.parquet",
         pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered}),
     )
-    write_json(Path(f"artifacts/ranks/{name}.json"), summary)
+    write_json(RANKS / f"{name}.json", summary)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,8 @@ class Posttrain(Training):
 
 
 class Baseline(Section):
+    embeddings: Literal["tuned", "frozen"]  # what the content systems read: vectors after or before fine-tuning
+    absent: Literal["error", "skip"]  # a system that reads a modality which `modalities` lacks
     learning_rate: Positive
     batch_positions: Count  # targets a batch
     epochs: Count  # at most

@@ -6,6 +6,7 @@ the run cache; this stage is cheap, so it may hold the copies that are committed
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -45,14 +46,16 @@ def write_training() -> None:
     write_json(METRICS / "training.json", summaries)
 
 
-def write_baselines(baselines: tuple[str, ...], frames: dict[str, pl.DataFrame]) -> None:
+def write_baselines(summaries: dict[str, dict[str, Any]], frames: dict[str, pl.DataFrame]) -> None:
     """A JSON file a system: its metrics in both protocols, and how its training went."""
     with atomic(METRICS / "baselines") as folder:
         folder.mkdir(parents=True)
-        for name in baselines:
+        for name, summary in summaries.items():
             kept, filtered = (frames[name][column].to_numpy() for column in ("rank", "rank_filtered"))
-            content = {"filtered": mean_metrics(filtered), "training": read_json(RANKS / f"{name}.json")}
-            write_json(folder / f"{name}.json", mean_metrics(kept) | content)
+            write_json(
+                folder / f"{name}.json",
+                mean_metrics(kept) | {"filtered": mean_metrics(filtered), "training": summary},
+            )
 
 
 def write_groups(frames: dict[str, pl.DataFrame]) -> None:
@@ -73,15 +76,19 @@ def write_groups(frames: dict[str, pl.DataFrame]) -> None:
 def main() -> None:
     params = load_params()
     write_training()
-    systems = ("sicsrec", "id_encoder", *params.baselines)
+    summaries = {name: read_json(RANKS / f"{name}.json") for name in params.baselines}
+    skipped = {name: summary["skipped"] for name, summary in summaries.items() if "skipped" in summary}
+    trained = {name: summary for name, summary in summaries.items() if name not in skipped}
+    systems = ("sicsrec", "id_encoder", *trained)
     frames = {name: read_parquet(RANKS / f"{name}.parquet") for name in systems}
-    write_baselines(params.baselines, frames)
+    write_baselines(trained, frames)
     write_groups(frames)
 
     kept, filtered = (
         {name: frame[column].to_numpy() for name, frame in frames.items()} for column in ("rank", "rank_filtered")
     )
     table = build_table(kept, filtered, params.dataset, params.evaluate.bootstrap, params.seed)
+    table["skipped"] = skipped
     write_json(METRICS / "table4.json", table)
     with atomic(METRICS / "table4.md") as temporary:
         temporary.write_text(as_markdown(table), encoding="utf-8")

@@ -1,5 +1,6 @@
 """Joint fine-tuning of the text and the image encoder on the judge's pairs (paper section 3.3.2)."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,17 @@ EncoderInputs = tuple[text.TextEncoder | image.ImageEncoder, dict[str, torch.Ten
 def text_inputs(params: Params, items: pl.DataFrame) -> EncoderInputs:
     """The text encoder, its inputs of all items, and whether it starts from seed."""
     titles, e = items[f"title_{params.language}"].to_list(), params.encoders
-    fresh = params.text_encoder == text.TINY
-    if fresh:
-        encoder = text.tiny_text_encoder(titles, e.pooling, e.max_tokens)
-    else:
-        encoder = text.load_text_encoder(params.text_encoder, e.pooling, e.max_tokens)
-    return encoder, encoder.prepare(titles), fresh
+    encoder = text.starting_text_encoder(params.text_encoder, titles, e.pooling, e.max_tokens)
+    return encoder, encoder.prepare(titles), params.text_encoder == text.TINY
 
 
 def image_inputs(params: Params, items: pl.DataFrame) -> tuple[EncoderInputs, torch.Tensor]:
     """The same for the image encoder, and which items have a readable cover."""
-    e, fresh = params.encoders, params.image_encoder == image.TINY
-    if fresh:
-        encoder = image.tiny_image_encoder(e.image_feature)
-    else:
-        encoder = image.load_image_encoder(params.image_encoder, e.image_feature)
+    e = params.encoders
+    encoder = image.starting_image_encoder(params.image_encoder, e.image_feature)
     archive = Path(f"artifacts/raw/{params.dataset}_cover.zip")
     covers = image.decode_covers(archive, items["raw_id"].to_list(), items["cover"].to_list(), encoder, e.workers)
-    return (encoder, {"pixels": covers.pixels}, fresh), covers.readable
+    return (encoder, {"pixels": covers.pixels}, params.image_encoder == image.TINY), covers.readable
 
 
 def tune(
@@ -62,6 +56,7 @@ def tune(
     before = model.measure(pairs, params.encoders.batch_size)
     summary: dict[str, Any] = {"pairs": len(pairs), "alignment": {"before": before}}
     if not model.tasks:
+        shutil.rmtree(CURVES, ignore_errors=True)
         CURVES.mkdir(parents=True)
         return summary
     settings = [params.text_encoder, params.image_encoder, params.language, params.tau, params.seed, list(sources)]

@@ -35,6 +35,18 @@ def test_a_modality_that_is_not_in_use_is_named(after):
         workspace.run_baseline("missrec_tv_id")
 
 
+def test_it_is_skipped_on_purpose_with_a_line_in_the_table(after):
+    workspace = after("evaluate")
+    workspace.set_params(modalities=["id", "text"], baselines=["pop", "missrec_tv_id"], baseline={"absent": "skip"})
+    workspace.run_baseline("pop")
+    workspace.run_baseline("missrec_tv_id")
+    workspace.run("report")
+    table = Path("metrics/table4.md").read_text()
+    assert "Skipped: missrec_tv_id reads image, which modalities=['id', 'text'] lacks." in table
+    assert "| pop |" in table and "| missrec_tv_id |" not in table
+    assert sorted(path.name for path in Path("metrics/baselines").iterdir()) == ["pop.json"]
+
+
 def test_an_unknown_system_is_named_with_those_that_there_are(after):
     workspace = after("split")
     with pytest.raises(InputError, match="there is no 'sasrek'; there are pop, itemknn"):

@@ -11,6 +11,7 @@ from stages.encoders.text import load_text_encoder
 from stages.errors import InputError
 
 EMBEDDINGS = Path("artifacts/embeddings.parquet")
+FOR_BASELINES = Path("artifacts/embeddings_baselines.parquet")
 COVERS = Path("artifacts/raw/sample_cover.zip")
 
 
@@ -57,6 +58,26 @@ def test_an_unreadable_cover_is_counted_and_takes_the_mean_of_the_others(after):
     others = np.delete(whole, 4, axis=0)
     np.testing.assert_allclose(vectors[4], others.mean(axis=0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(np.delete(vectors, 4, axis=0), others, rtol=1e-4, atol=1e-5)
+
+
+def test_the_other_systems_read_the_same_vectors(after):
+    after("embed")
+    assert pl.read_parquet(FOR_BASELINES).equals(pl.read_parquet(EMBEDDINGS))
+
+
+def test_or_those_of_the_encoders_as_sft_found_them(after):
+    workspace = after("embed")
+    tuned = pl.read_parquet(EMBEDDINGS)
+    workspace.set_params(baseline={"embeddings": "frozen"})
+    workspace.run("embed")
+    assert pl.read_parquet(EMBEDDINGS).equals(tuned)
+    frozen = pl.read_parquet(FOR_BASELINES)
+    workspace.set_params(sft={"tasks": []})
+    workspace.run("sft", "embed")
+    for modality in ("text", "image"):
+        untuned = pl.read_parquet(EMBEDDINGS)[modality].to_numpy()
+        np.testing.assert_allclose(frozen[modality].to_numpy(), untuned, rtol=1e-5, atol=1e-6)
+        assert not np.allclose(tuned[modality].to_numpy(), untuned, rtol=1e-2, atol=1e-3)
 
 
 def test_covers_that_none_can_read_are_an_input_error_and_the_vectors_stay(after):

@@ -36,7 +36,7 @@ def test_a_stage_that_has_not_run_is_named(after):
 def test_the_table_compares_all_systems_that_were_asked_for(after):
     workspace = after("evaluate")
     workspace.set_params(baselines=["pop"])
-    with pytest.raises(InputError, match="ranks/pop.parquet is missing"):
+    with pytest.raises(InputError, match="ranks/pop.json is missing"):
         workspace.run("report")
     workspace.run_baseline("pop")
     workspace.run("report")

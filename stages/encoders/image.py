@@ -74,6 +74,11 @@ def tiny_image_encoder(feature: str) -> ImageEncoder:
     return ImageEncoder(timm.create_model(TINY_ARCHITECTURE, pretrained_cfg_overlay=overlay, **TINY_SIZES), feature)
 
 
+def starting_image_encoder(name: str, feature: str) -> ImageEncoder:
+    """The encoder before fine-tuning: `tiny`, or a timm name or folder."""
+    return tiny_image_encoder(feature) if name == TINY else load_image_encoder(name, feature)
+
+
 def load_image_encoder(name: str, feature: str) -> ImageEncoder:
     """A timm model by name or folder. Raises InputError when it cannot be had."""
     place = f"local-dir:{user_path(name)}" if user_path(name).is_dir() else name

@@ -134,6 +134,13 @@ def _with_cls_and_sep(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
+def starting_text_encoder(name: str, titles: list[str], pooling: str, max_tokens: int) -> TextEncoder:
+    """The encoder before fine-tuning: `tiny`, or a transformers name or folder."""
+    if name == TINY:
+        return tiny_text_encoder(titles, pooling, max_tokens)
+    return load_text_encoder(name, pooling, max_tokens)
+
+
 def load_text_encoder(name: str, pooling: str, max_tokens: int) -> TextEncoder:
     """A transformers encoder by hub name or folder; of T5 its encoder only (Sentence-T5).
 

@@ -75,6 +75,9 @@ def _lines(table: dict[str, Any]) -> Iterator[str]:
         cells += [f"{other['hit@10']:.4f}", f"{other[TESTED]:.4f}", _p(other)]
         yield f"| {name} | " + " | ".join(cells) + " |"
     yield ""
+    for why in table.get("skipped", {}).values():
+        yield f"Skipped: {why}."
+        yield ""
     for words, part in (("Viewed items kept", kept), ("Viewed items filtered", filtered)):
         gains = ", ".join(
             f"{metric} {best['improvement']:+.1%} over {best['system']}"
