@@ -5,7 +5,6 @@ and in batches of as many target positions, and writes `metrics/bench.json`. Rat
 """
 
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from stages.bench import beside_recbole
+from stages.bench.machine import machine
 from stages.data.histories import Histories, training_batches, training_windows
 from stages.errors import run_stage
 from stages.files import read_parquet, write_json
@@ -72,7 +72,7 @@ def main() -> None:
         "cut": usual,
         "evaluation_vs_recbole": theirs["len50"]["evaluate"] / ours["evaluate"],
         "seconds": {"ours": ours, **{f"recbole_{name}": seconds for name, seconds in theirs.items()}},
-        "machine": f"{platform.machine()}, {threads} threads, torch {torch.__version__}",
+        "machine": machine(torch.device("cpu")),
     }
     write_json(Path("metrics/bench.json"), result)
     print(Path("metrics/bench.json").read_text())
