@@ -12,12 +12,15 @@ from stages.files import read_parquet, write_json, write_parquet
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import load_params
+from stages.tables.cases import SHOWN, different_cases
 from stages.training.checkpoints import load_weights, read_config
 from stages.training.device import choose_device
 from stages.training.ranking import mean_metrics, per_user_metrics, rank_users
+from stages.training.recommending import best_items
 from stages.training.statistics import interval
 
 SPLIT = Path("artifacts/split")
+CASES = Path("artifacts/cases.parquet")
 MODELS = {
     "sicsrec": (Path("artifacts/sicsrec.safetensors"), Sicsrec, SicsrecConfig),
     "id_encoder": (Path("artifacts/id_encoder.safetensors"), Sasrec, SasrecConfig),
@@ -32,6 +35,25 @@ def load(name: str, device: torch.device) -> Sasrec | Sicsrec:
     return model.to(device).eval()
 
 
+def write_cases(
+    models: dict[str, Sasrec | Sicsrec], histories: Histories, test: pl.DataFrame, ranks: dict[str, np.ndarray]
+) -> None:
+    """What each model recommends after the histories that tell them apart (Fig. 5). ranks: viewed items left out."""
+    targets = test["item"].to_numpy()
+    popularity = np.bincount(histories.values, minlength=int(targets.max()) + 1)[targets]
+    rows = []
+    for index in different_cases(ranks["sicsrec"], ranks["id_encoder"], popularity).tolist():
+        history = histories.values[histories.offsets[index] : histories.offsets[index + 1]].tolist()
+        row = {"user": test["user"][index], "history": history, "target": int(targets[index])}
+        for name, model in models.items():
+            device = model.position_embedding.weight.device
+            row[name] = best_items(model, history, SHOWN, False, model.config.max_length, device)[0]
+        rows.append(row)
+    numbers = pl.List(pl.Int64)
+    schema = {"user": test.schema["user"], "history": numbers, "target": pl.Int64, **dict.fromkeys(models, numbers)}
+    write_parquet(CASES, pl.DataFrame(rows, schema=schema))
+
+
 def main() -> None:
     params = load_params()
     device = choose_device(params.device)
@@ -39,14 +61,15 @@ def main() -> None:
     histories = Histories.from_frame(train).extended(valid["item"].to_numpy())  # what is known before the test item
 
     ranks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for name in MODELS:
-        model = load(name, device)
+    models = {name: load(name, device) for name in MODELS}
+    for name, model in models.items():
         ranks[name] = rank_users(model, histories, test["item"].to_numpy(), model.config.max_length, device)
         kept, filtered = ranks[name]
         write_parquet(
             Path(f"artifacts/ranks/{name}.parquet"),
             pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered}),
         )
+    write_cases(models, histories, test, {name: filtered for name, (_, filtered) in ranks.items()})
     per_user = per_user_metrics(ranks["sicsrec"][0])
     bootstrap, seed = params.evaluate.bootstrap, params.seed
     write_json(

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import polars as pl
-import torch
 
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet
@@ -13,6 +12,7 @@ from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import load_params
 from stages.training.checkpoints import load_weights, read_config
 from stages.training.device import choose_device
+from stages.training.recommending import best_items
 
 ITEMS = Path("artifacts/split/items.parquet")
 MODEL = Path("artifacts/sicsrec.safetensors")
@@ -33,7 +33,6 @@ def item_numbers(items: pl.DataFrame, raw_ids: list[str]) -> list[int]:
     return [number[raw_id] for raw_id in raw_ids]
 
 
-@torch.inference_mode()
 def recommend(
     model: Sicsrec, items: pl.DataFrame, history: list[int], top: int, viewed: bool, title: str
 ) -> pl.DataFrame:
@@ -42,15 +41,9 @@ def recommend(
     history: item numbers, oldest first. → rank, raw_id, title, score.
     """
     device = model.position_embedding.weight.device
-    latest = torch.tensor([history[-model.config.max_length :]], device=device)
-    scores = (model.last_hidden(latest) @ model.item_matrix().T)[0]
-    if not viewed:
-        scores[torch.tensor(history, device=device) - 1] = float("-inf")
-    best = scores.topk(min(top, len(scores)))
-    kept = torch.isfinite(best.values)
-    chosen = items[best.indices[kept].tolist()].select("raw_id", title=title)
-    ranked = chosen.with_columns(score=pl.Series(best.values[kept].tolist()))
-    return ranked.with_row_index("rank", offset=1)
+    numbers, scores = best_items(model, history, top, viewed, model.config.max_length, device)
+    chosen = items[[number - 1 for number in numbers]].select("raw_id", title=title)
+    return chosen.with_columns(score=pl.Series(scores)).with_row_index("rank", offset=1)
 
 
 def show(frame: pl.DataFrame, as_json: bool) -> None:

@@ -14,6 +14,8 @@ import polars as pl
 from stages.errors import run_stage
 from stages.files import atomic, read_json, read_parquet, write_json
 from stages.params import load_params
+from stages.pictures.alignment import draw_alignment
+from stages.pictures.cases import Covers, draw_cases
 from stages.tables.groups import length_groups, metrics_by_group, popularity_groups
 from stages.tables.table4 import as_markdown, build_table
 from stages.training.ranking import mean_metrics
@@ -21,8 +23,10 @@ from stages.training.ranking import mean_metrics
 CURVES = Path("artifacts/curves")
 RANKS = Path("artifacts/ranks")
 SPLIT = Path("artifacts/split")
+CASES = Path("artifacts/cases.parquet")
 METRICS = Path("metrics")
 STAGES = ("sft", "pretrain", "posttrain")
+OURS = ("sicsrec", "id_encoder")
 
 
 def read_curves(folder: Path) -> pl.DataFrame:
@@ -65,7 +69,7 @@ def write_groups(frames: dict[str, pl.DataFrame]) -> None:
     known = train["items"].list.len().to_numpy().astype(np.int64) + 1  # with the validation item
     content = {}
     for protocol, column in (("viewed_items_kept", "rank"), ("viewed_items_filtered", "rank_filtered")):
-        ranks = {name: frames[name][column].to_numpy() for name in ("sicsrec", "id_encoder")}
+        ranks = {name: frames[name][column].to_numpy() for name in OURS}
         content[protocol] = {
             "history_length": metrics_by_group(length_groups(known), ranks),
             "target_popularity": metrics_by_group(popularity_groups(test["item"].to_numpy(), counts), ranks),
@@ -73,14 +77,31 @@ def write_groups(frames: dict[str, pl.DataFrame]) -> None:
     write_json(METRICS / "groups.json", content)
 
 
+def draw_pictures(dataset: str, title: str) -> None:
+    """How far titles and covers are apart, and where the models differ (Fig. 5)."""
+    projection, summary = CURVES / "sft" / "projection.parquet", read_json(CURVES / "sft" / "summary.json")
+    points = read_parquet(projection) if projection.is_file() else pl.DataFrame(schema=["when"])
+    draw_alignment(points, summary.get("modality_gap", {}), METRICS / "pictures" / "alignment.png")
+    covers, items = Covers(Path(f"artifacts/raw/{dataset}_cover.zip")), read_parquet(SPLIT / "items.parquet")
+    draw_cases(read_parquet(CASES), items, covers, title, METRICS / "pictures" / "cases.jpg")
+
+
+def remove_unlisted(systems: list[str]) -> None:
+    """Ranks that a longer `baselines` left behind: they would count in dvc.lock's hash of the folder."""
+    for path in RANKS.iterdir():
+        if path.stem not in systems:
+            path.unlink()
+
+
 def main() -> None:
     params = load_params()
+    remove_unlisted([*OURS, *params.baselines])
     write_training()
+    draw_pictures(params.dataset, f"title_{params.language}")
     summaries = {name: read_json(RANKS / f"{name}.json") for name in params.baselines}
     skipped = {name: summary["skipped"] for name, summary in summaries.items() if "skipped" in summary}
     trained = {name: summary for name, summary in summaries.items() if name not in skipped}
-    systems = ("sicsrec", "id_encoder", *trained)
-    frames = {name: read_parquet(RANKS / f"{name}.parquet") for name in systems}
+    frames = {name: read_parquet(RANKS / f"{name}.parquet") for name in (*OURS, *trained)}
     write_baselines(trained, frames)
     write_groups(frames)
 

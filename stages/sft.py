@@ -9,9 +9,10 @@ import polars as pl
 import torch
 
 from stages.encoders import image, text
+from stages.encoders.projection import modality_gap, projected
 from stages.encoders.tuning import Alignment, Tuned, pair_batches, parameter_groups
 from stages.errors import InputError, run_stage
-from stages.files import atomic, read_parquet, write_json
+from stages.files import atomic, read_parquet, write_json, write_parquet
 from stages.params import Params, load_params
 from stages.training.checkpoints import state_path
 from stages.training.device import choose_device
@@ -21,6 +22,7 @@ PAIRS = Path("artifacts/pairs.parquet")
 ITEMS = Path("artifacts/split/items.parquet")
 ENCODERS = Path("artifacts/encoders")
 CURVES = Path("artifacts/curves/sft")
+PROJECTION = CURVES / "projection.parquet"
 
 EncoderInputs = tuple[text.TextEncoder | image.ImageEncoder, dict[str, torch.Tensor], bool]
 
@@ -53,11 +55,22 @@ def tune(
             part.cache_trunk(params.encoders.batch_size)
     widths = {name: part.eval()(torch.tensor([1])).shape[1] for name, part in tuned.items()}
     model = Alignment(tuned, widths, p.tasks, params.tau, usable).to(device)
-    before = model.measure(pairs, params.encoders.batch_size)
-    summary: dict[str, Any] = {"pairs": len(pairs), "alignment": {"before": before}}
+    summary: dict[str, Any] = {"pairs": len(pairs), "alignment": {}, "modality_gap": {}}
+    points: list[pl.DataFrame] = []
+
+    def look(when: str) -> None:
+        everything = model.everything(params.encoders.batch_size)
+        summary["alignment"][when] = model.measure(everything, pairs)
+        if "image" in everything:
+            everything["image"] = everything["image"][usable]
+        if len(everything) == 2:
+            summary["modality_gap"][when] = modality_gap(*everything.values())
+        points.append(projected(everything, when))
+
+    look("before")
     if not model.tasks:
         shutil.rmtree(CURVES, ignore_errors=True)
-        CURVES.mkdir(parents=True)
+        write_parquet(PROJECTION, points[0])
         return summary
     settings = [params.text_encoder, params.image_encoder, params.language, params.tau, params.seed, list(sources)]
     outcome = fit(
@@ -70,7 +83,8 @@ def tune(
         state_path("sft", [settings, p.model_dump(), params.encoders.model_dump()], [PAIRS, ITEMS]),
         parameter_groups(model, p.learning_rate, p.new_learning_rate),
     )
-    summary["alignment"]["after"] = model.measure(pairs, params.encoders.batch_size)
+    look("after")
+    write_parquet(PROJECTION, pl.concat(points))
     return summary | {"loss": outcome.rows[-1], "epochs": len(outcome.rows)}
 
 
@@ -88,7 +102,9 @@ def main() -> None:
     if sources and not len(pairs):
         raise InputError(f"{PAIRS} is empty: there is nothing to fine-tune on")
 
-    summary = tune(params, sources, usable, pairs) if sources else {"pairs": len(pairs)}
+    summary: dict[str, Any] = {"pairs": len(pairs)}
+    if sources:
+        summary = tune(params, sources, usable, pairs)
     with atomic(ENCODERS) as folder:
         folder.mkdir(parents=True)
         write_json(folder / "modalities.json", {"encoded": list(sources)})

@@ -114,5 +114,22 @@ def test_alpha_trains_the_second_step_again_and_nothing_before_it(clone):
 
 
 def test_a_temporary_copy_runs_too(clone):
-    output = run(clone, "dvc", "exp", "run", "--temp", "-S", "rank=2")
+    run(clone, "git", "checkout", "-q", ".")
+    output = run(clone, "dvc", "exp", "run", "--temp", "-S", "without=[concl]")
     assert "posttrain" in stages_run(output)
+
+
+def test_a_figure_is_gathered_from_the_experiments(clone):
+    table = run(clone, "python", "-m", "stages.tables", "fig3_alpha", "without=[]")
+    assert "| 0.2 | 1 |" in table
+    assert "| 0.3 | 1 |" in table
+    assert "0.9" in json.loads((clone / "metrics/tables/fig3_alpha_sample.json").read_text())["missing"]
+
+
+def test_so_is_a_table(clone):
+    table = run(clone, "python", "-m", "stages.tables", "table7", "alpha=0.2")
+    rows = json.loads((clone / "metrics/tables/table7_sample.json").read_text())["rows"]
+    assert sorted(rows) == ["SICSRec", "without ConCL"]
+    committed = json.loads(run(clone, "git", "show", "HEAD:metrics/evaluate.json"))
+    assert rows["SICSRec"]["kept"]["ndcg@10"]["mean"] == pytest.approx(committed["ndcg@10"])
+    assert "Not run: without IMSE, without CMSE, without MMSD, without LoRA, without L2-norm." in table

@@ -55,3 +55,12 @@ def test_the_groups_add_up_to_all_users(after):
         assert sum(group["users"] for group in kind.values()) == 80
         hits = sum(group["users"] * group["sicsrec"]["hit@10"] for group in kind.values())
         assert hits == pytest.approx(80 * whole["hit@10"])
+
+
+def test_ranks_of_a_system_no_longer_asked_for_are_removed(after):
+    workspace = after("evaluate")
+    workspace.set_params(baselines=["pop"])
+    workspace.run_baseline("pop")
+    workspace.set_params(baselines=[])
+    workspace.run("report")
+    assert {path.name for path in Path("artifacts/ranks").iterdir()} == {"sicsrec.parquet", "id_encoder.parquet"}

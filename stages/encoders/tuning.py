@@ -193,16 +193,18 @@ class Alignment(nn.Module):
         return {"loss": total, **terms}
 
     @torch.no_grad()
-    def measure(self, pairs: Tensor, batch_size: int) -> dict[str, dict[str, float]]:
-        """Alignment of every task over all pairs (t2t, i2i) or items (t2i): see `alignment_metrics`."""
+    def everything(self, batch_size: int) -> dict[str, Tensor]:
+        """Unit vectors of all items in the shared space. → {modality: (N, 64)}."""
         self.eval()
-        count = len(self.usable)
-        everything = {
-            name: torch.cat([self.vectors(name, block + 1).cpu() for block in blocks_of(count, batch_size)])
+        return {
+            name: torch.cat([self.vectors(name, block + 1).cpu() for block in blocks_of(len(self.usable), batch_size)])
             for name in self.tuned
         }
+
+    def measure(self, everything: dict[str, Tensor], pairs: Tensor) -> dict[str, dict[str, float]]:
+        """Alignment of every task over all pairs (t2t, i2i) or items (t2i): see `alignment_metrics`."""
         seen = pairs[self.usable[pairs - 1].all(dim=1)]
-        shown = torch.arange(1, count + 1)[self.usable]
+        shown = torch.arange(1, len(self.usable) + 1)[self.usable]
         rows = {"t2t": (pairs[:, 0], pairs[:, 1]), "i2i": (seen[:, 0], seen[:, 1]), "t2i": (shown, shown)}
         return {
             task: alignment_metrics(

@@ -123,6 +123,9 @@ SYSTEMS = {
     "missrec_t": System(lambda m: _missrec(m, use_id=False), Scheme.PREFIXES, ("text",)),
     "missrec_t_id": System(lambda m: _missrec(m, use_id=True), Scheme.PREFIXES, ("text",)),
     "missrec_tv_id": System(lambda m: _missrec(m, use_id=True), Scheme.PREFIXES, ("text", "image")),
+    "missrec_v": System(lambda m: _missrec(m, use_id=False), Scheme.PREFIXES, ("image",)),
+    "missrec_tv": System(lambda m: _missrec(m, use_id=False), Scheme.PREFIXES, ("text", "image")),
+    "missrec_v_id": System(lambda m: _missrec(m, use_id=True), Scheme.PREFIXES, ("image",)),
     "llmesr_t_id": System(_llmesr, Scheme.POSITIONS_WITH_USERS, ("text",)),
     "llmesr_tv_id": System(_llmesr, Scheme.POSITIONS_WITH_USERS, ("text", "image")),
 }

@@ -1,29 +1,21 @@
 """Table 4: every system's metrics in both protocols, SICSRec's gain, its significance, and the paper's value beside."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stages.tables.cells import SIGNIFICANT, p_cell
+from stages.tables.paper import paper_values
 from stages.training.ranking import mean_metrics, per_user_metrics
 from stages.training.statistics import holm, paired_p_value
 
 OURS = "sicsrec"
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
 TESTED = "ndcg@10"
-SIGNIFICANT = 0.05
-PAPER = Path(__file__).parent / "paper_table4.json"
 IN_PAPER = {"id_encoder": "sasrec"}  # the ID encoder alone is SASRec
 
 Ranks = dict[str, np.ndarray]  # {system: (users,) rank of the test item, 1 = best}
-
-
-def paper_values(dataset: str, system: str) -> dict[str, float] | None:
-    """The paper's four metrics of a system, or None where the paper has none."""
-    values: dict[str, dict[str, dict[str, float]]] = json.loads(PAPER.read_text(encoding="utf-8"))
-    return values.get(dataset, {}).get(IN_PAPER.get(system, system))
 
 
 def compare(ranks: Ranks, resamples: int, seed: int) -> dict[str, Any]:
@@ -47,7 +39,7 @@ def compare(ranks: Ranks, resamples: int, seed: int) -> dict[str, Any]:
 
 def build_table(kept: Ranks, filtered: Ranks, dataset: str, resamples: int, seed: int) -> dict[str, Any]:
     """The table as JSON: both protocols, and the paper's values (which are of the first)."""
-    paper = {name: values for name in kept if (values := paper_values(dataset, name))}
+    paper = {name: found for name in kept if (found := paper_values("table4", dataset, IN_PAPER.get(name, name)))}
     return {
         "dataset": dataset,
         "viewed_items_kept": compare(kept, resamples, seed),
@@ -71,8 +63,8 @@ def _lines(table: dict[str, Any]) -> Iterator[str]:
         cells = [f"{values[metric]:.4f}" for metric in METRICS]
         paper = table["paper"].get(name)
         other = filtered["systems"][name]
-        cells += [_p(values), f"{paper[TESTED]:.4f}" if paper else ""]
-        cells += [f"{other['hit@10']:.4f}", f"{other[TESTED]:.4f}", _p(other)]
+        cells += [p_cell(values.get("p")), f"{paper[TESTED]:.4f}" if paper else ""]
+        cells += [f"{other['hit@10']:.4f}", f"{other[TESTED]:.4f}", p_cell(other.get("p"))]
         yield f"| {name} | " + " | ".join(cells) + " |"
     yield ""
     for why in table.get("skipped", {}).values():
@@ -90,9 +82,3 @@ def _lines(table: dict[str, Any]) -> Iterator[str]:
         f"p: {OURS} and this system have the same {TESTED}; paired randomisation test over users, Holm's correction "
         f"over the systems; bold below {SIGNIFICANT}. The paper ranks with viewed items kept."
     )
-
-
-def _p(values: dict[str, float]) -> str:
-    if "p" not in values:
-        return ""
-    return f"**{values['p']:.3f}**" if values["p"] < SIGNIFICANT else f"{values['p']:.3f}"

@@ -122,7 +122,7 @@ def test_every_trained_parameter_gets_a_gradient_the_adapters_too():
 
 def test_tuning_brings_partners_together():
     model = alignment(("t2t", "i2i", "t2i"))
-    before = model.measure(PAIRS, 5)
+    before = model.measure(model.everything(5), PAIRS)
     optimizer = torch.optim.Adam(parameter_groups(model, 1e-5, 1e-3))
     losses = []
     for epoch in range(15):
@@ -133,7 +133,7 @@ def test_tuning_brings_partners_together():
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
-    after = model.measure(PAIRS, 5)
+    after = model.measure(model.everything(5), PAIRS)
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     for task in ("t2t", "t2i"):
         assert after[task]["mean_rank"] < before[task]["mean_rank"]

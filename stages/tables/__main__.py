@@ -1,0 +1,61 @@
+"""One table or figure of the paper from this commit's experiments: `python -m stages.tables table7 dataset=Bili_Food`.
+
+KEY=VALUE says which experiments are meant, where they differ in something that the table does not compare.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from ruamel.yaml import YAML
+
+from stages.errors import InputError, run_stage
+from stages.files import atomic, write_json
+from stages.params import load_params
+from stages.tables.definitions import TABLES
+from stages.tables.experiments import chosen, finished_experiments
+from stages.tables.gather import TESTED, as_markdown, build, read_runs
+
+FOLDER = Path("metrics/tables")
+
+
+def conditions(pairs: list[str]) -> dict[str, Any]:
+    """`["alpha=0.3"]` → `{"alpha": 0.3}`, values as in params.yaml."""
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise InputError(f"{wrong[0]}: conditions are KEY=VALUE")
+    return {key: YAML(typ="safe").load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.tables", description=__doc__)
+    parser.add_argument("name", choices=TABLES)
+    parser.add_argument("where", nargs="*", metavar="KEY=VALUE", help="which experiments are meant")
+    parser.add_argument("--all-commits", action="store_true", help="also the experiments of other commits")
+    options = parser.parse_args()
+    table, params = TABLES[options.name], load_params()
+
+    experiments = finished_experiments(options.all_commits)
+    found = chosen(experiments, table.rows, conditions(options.where))
+    datasets = {experiment.params["dataset"] for group in found.values() for experiment in group}
+    if not datasets:
+        raise InputError(f"no finished experiment fits {options.name} {' '.join(options.where)}: see README.md")
+    dataset = datasets.pop()
+    runs = {row.name: read_runs(found[row.name], row.system) for row in table.rows}
+    result = build(table, options.name, dataset, runs, params.evaluate.bootstrap, params.seed)
+
+    write_json(FOLDER / f"{options.name}_{dataset}.json", result)
+    with atomic(FOLDER / f"{options.name}_{dataset}.md") as temporary:
+        temporary.write_text(as_markdown(result), encoding="utf-8")
+    lines = [
+        {"row": name, "protocol": protocol, TESTED: row[protocol][TESTED]["mean"]}
+        for protocol in ("kept", "filtered")
+        for name, row in result["rows"].items()
+    ]
+    with atomic(FOLDER / f"{options.name}_{dataset}.csv") as temporary:
+        pl.DataFrame(lines).write_csv(temporary)
+    print(as_markdown(result))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,108 @@
+"""Finished experiments out of DVC: what each was run with, and the files that it made."""
+
+import json
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import dvc.api
+import polars as pl
+from dvc.exceptions import DvcException
+from ruamel.yaml import YAML
+
+from stages.errors import InputError
+from stages.tables.definitions import OURS, Row
+
+# what does not change what is learnt, and what a table averages or lists
+NOT_COMPARED = (
+    "seed",
+    "baselines",
+    "baseline.absent",
+    "source",
+    "launch",
+    "device",
+    "ollama.hosts",
+    "encoders.workers",
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """params: by dotted key."""
+
+    name: str
+    params: dict[str, Any]
+    files: dvc.api.DVCFileSystem
+
+    def ranks(self, system: str) -> pl.DataFrame | None:
+        """The system's ranks of the test items, or None when the experiment has none."""
+        path = f"artifacts/ranks/{system}.parquet"
+        if not self.files.exists(path):
+            return None
+        with self.files.open(path, "rb") as file:
+            frame = pl.read_parquet(file)
+        return frame if len(frame) else None  # a system that was skipped has no rows
+
+    def epochs(self, system: str) -> int:
+        """How many epochs its training took; SICSRec's second step for `sicsrec`, 0 for what is only counted."""
+        if system == OURS:
+            path, section = "metrics/training.json", "posttrain"
+        else:
+            path, section = f"metrics/baselines/{system}.json", "training"
+        with self.files.open(path) as file:
+            return int(json.load(file)[section].get("epochs", 0))
+
+    def matches(self, params: dict[str, Any]) -> bool:
+        """Whether it was run with these."""
+        return all(key in self.params and _same(self.params[key], value) for key, value in params.items())
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, str):
+        return fnmatchcase(str(value), wanted)
+    if isinstance(wanted, list):
+        return isinstance(value, list) and sorted(map(str, value)) == sorted(map(str, wanted))
+    return bool(value == wanted)
+
+
+def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted keys."""
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return values
+
+
+def finished_experiments(all_commits: bool) -> list[Experiment]:
+    """The commit's own result, then its experiments, newest first; of every commit when asked."""
+    try:
+        shown = dvc.api.exp_show(num=-1 if all_commits else 1)
+    except DvcException as error:
+        raise InputError(f"DVC cannot list the experiments here: {error}") from error
+    experiments = []
+    for row in shown:
+        if row["rev"] == "workspace" or row["State"] not in (None, "Success"):
+            continue
+        revision = row["Experiment"] or row["rev"]
+        files = dvc.api.DVCFileSystem(".", rev=revision)
+        with files.open("params.yaml") as file:
+            experiments.append(Experiment(revision, flat(YAML(typ="safe").load(file)), files))
+    return experiments
+
+
+def chosen(experiments: list[Experiment], rows: tuple[Row, ...], where: dict[str, Any]) -> dict[str, list[Experiment]]:
+    """Each row's experiments. Raises InputError when two of them differ in what no row varies."""
+    free = {key for row in rows for key in row.params}
+    fitting = [experiment for experiment in experiments if experiment.matches(where)]
+    found = {row.name: [experiment for experiment in fitting if experiment.matches(row.params)] for row in rows}
+    used = {experiment.name: experiment for group in found.values() for experiment in group}
+    first, *others = used.values() or [None]
+    for other in others:
+        keys = [key for key, value in other.params.items() if first.params.get(key) != value]
+        if differing := [key for key in keys if key not in free and key not in NOT_COMPARED]:
+            key = differing[0]
+            raise InputError(
+                f"experiments {first.name} and {other.name} differ in {key} ({first.params.get(key)!r}, "
+                f"{other.params[key]!r}): say which you mean, as {key}=VALUE"
+            )
+    return found
