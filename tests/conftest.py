@@ -87,3 +87,8 @@ def after(made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.Monke
         return Workspace()
 
     return go
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest module first, so that the others fill the second core meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
