@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import aiohttp
 import httpx
 import ollama
 from tqdm import tqdm
@@ -56,6 +57,8 @@ class Host:
             async with asyncio.timeout(timeout):
                 answer = await request
         except UNREACHABLE as error:
+            if _lost(error):
+                raise PromptFault(f"the connection was lost ({error})") from error
             raise HostFault(f"does not answer ({error!r})") from error
         except ollama.ResponseError as error:
             if error.status_code == BUSY:
@@ -67,6 +70,13 @@ class Host:
             raise PromptFault(" ".join(f"{error!r}".split())[:200]) from error
         self.refusals = 0
         return answer
+
+
+def _lost(error: Exception) -> bool:
+    """Whether the connection was made and then lost: httpx-aiohttp calls that a ConnectTimeout as well."""
+    cause = error.__cause__
+    lost = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+    return lost and not isinstance(cause, aiohttp.ClientConnectorError)
 
 
 async def dispatch(

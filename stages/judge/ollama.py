@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import ollama
+from httpx_aiohttp import AiohttpTransport
 from tqdm import tqdm
 
 from stages.errors import InputError
@@ -112,9 +113,11 @@ async def _ask(
 async def _connected(server: Server) -> AsyncIterator[list[Host]]:
     timeout = httpx.Timeout(server.timeout, connect=5.0)
     limits = httpx.Limits(max_connections=server.concurrency, max_keepalive_connections=server.concurrency)
-    # trust_env: a proxy for the world is none for a server at home
+    # trust_env: a proxy for the world is none for a server at home. aiohttp: half the time a request of httpx's own
+    transports = [AiohttpTransport(limits=limits, trust_env=False) for _ in server.hosts]
     hosts = [
-        Host(url, ollama.AsyncClient(url, timeout=timeout, limits=limits, trust_env=False)) for url in server.hosts
+        Host(url, ollama.AsyncClient(url, timeout=timeout, transport=transport, trust_env=False))
+        for url, transport in zip(server.hosts, transports, strict=True)
     ]
     try:
         yield hosts
@@ -153,21 +156,21 @@ def tokens_at_most(text: str) -> int:
     return 2 * (len(text) - ascii_count) + (2 * ascii_count + 2) // 3
 
 
-def shorten(question: Question, titles: list[str], server: Server, limit: int) -> Question:
-    """The question with its latest candidates only, as many as fit `limit` tokens: a server cuts in silence."""
+def shorten(question: Question, titles: list[str], server: Server, limit: int) -> tuple[Question, str]:
+    """The question with its latest candidates, as many as fit `limit` tokens, and its prompt: a server cuts unseen."""
     candidates = question.candidates
     while True:
         shorter = Question(question.user, question.target, candidates)
-        if tokens_at_most(server.render(shorter, titles)) <= limit - ANSWER_TOKENS - TEMPLATE_TOKENS:
-            return shorter
+        text = server.render(shorter, titles)
+        if tokens_at_most(text) <= limit - ANSWER_TOKENS - TEMPLATE_TOKENS:
+            return shorter, text
         if len(candidates) == 1:
             raise InputError(f"a context of {limit} tokens is too small for user {question.user}: raise ollama.num_ctx")
         candidates = candidates[1:]
 
 
 def _prompt(question: Question, titles: list[str], server: Server, digest: str, limit: int) -> Prompt:
-    shorter = shorten(question, titles, server, limit)
-    text = server.render(shorter, titles)
+    shorter, text = shorten(question, titles, server, limit)
     what = [digest, server.options, server.num_ctx, server.answer_format, text]
     key = hashlib.sha256(json.dumps(what, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
     return Prompt(key, text, shorter)

@@ -120,7 +120,7 @@ def test_a_passing_fault_is_asked_again(tmp_path, fault):
 
 
 @pytest.mark.parametrize(
-    "fault", [CRASHED, HALF_JSON, (200, "[1]"), (200, "{}"), chat_reply("", done=False), Fault.CUT]
+    "fault", [CRASHED, HALF_JSON, (200, "[1]"), (200, "{}"), chat_reply("", done=False), Fault.CUT, Fault.DROP]
 )
 def test_a_lasting_fault_ends_in_one_line_and_keeps_what_was_answered(tmp_path, fault):
     with pytest.raises(InputError, match="failed one prompt 6 times .* run the same command again") as error:
@@ -228,10 +228,11 @@ def test_a_prompt_too_long_for_the_context_keeps_its_latest_candidates():
     server = server_at("http://127.0.0.1:1")
     question = Question(0, 100, tuple(range(1, 100)))
     titles = [f"a title of some length, number {item}" for item in range(1, 101)]
-    shorter = shorten(question, titles, server, 1000)
+    shorter, prompt = shorten(question, titles, server, 1000)
     assert shorter.candidates == question.candidates[-len(shorter.candidates) :]
     assert 1 <= len(shorter.candidates) < 99
-    assert tokens_at_most(render(shorter, titles, "en", "json")) <= 1000
+    assert prompt == render(shorter, titles, "en", "json")
+    assert tokens_at_most(prompt) <= 1000
 
 
 def test_a_model_that_reads_less_than_num_ctx_gets_shorter_prompts(tmp_path):

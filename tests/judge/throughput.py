@@ -1,10 +1,12 @@
 """How busy the judge keeps a server: `python -m tests.judge.throughput`, against a stand-in that answers in 50 ms.
 
-The overhead is that of the judge over a bare HTTP client that sends the same requests one after another.
+The overhead is that of the judge over a bare HTTP client that sends the same requests one after another. Each ratio is
+the median of several rounds.
 """
 
 import http.client
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,8 @@ from tests.judge.ollama_server import MODEL
 
 DELAY = 0.05  # seconds an answer
 IN_FLIGHT = 4
-PROMPTS = 500
+PROMPTS = 300
+ROUNDS = 5
 
 
 def questions_and_titles(prompts: int) -> tuple[list[Question], list[str]]:
@@ -53,21 +56,27 @@ def bare_seconds(server: Server, prompts: int) -> float:
     return time.monotonic() - begin
 
 
+def measured(serial: Server) -> tuple[float, float]:
+    """Overhead over the bare client, and throughput of several in flight to that of one."""
+    bare = bare_seconds(serial, PROMPTS)
+    one = judge_seconds(serial, PROMPTS)
+    several = judge_seconds(replace(serial, concurrency=IN_FLIGHT), PROMPTS * IN_FLIGHT)
+    return one / bare - 1, IN_FLIGHT * one / several
+
+
 def main() -> None:
     command = [sys.executable, "-m", "tests.judge.ollama_server", "--delay", str(DELAY)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             url = process.stdout.readline().strip()
             serial = Server((url,), MODEL, 1, 60.0, 8192, "5m", 1, "en", "json")
-            bare = bare_seconds(serial, PROMPTS)
-            one = judge_seconds(serial, PROMPTS)
-            several = judge_seconds(replace(serial, concurrency=IN_FLIGHT), PROMPTS * IN_FLIGHT)
+            overheads, throughputs = zip(*(measured(serial) for _ in range(ROUNDS)), strict=True)
         finally:
             process.kill()
     facts = {
-        "overhead": one / bare - 1,
+        "overhead": statistics.median(overheads),
         "in_flight": IN_FLIGHT,
-        "throughput_to_serial": PROMPTS * IN_FLIGHT / several / (PROMPTS / one),
+        "throughput_to_serial": statistics.median(throughputs),
     }
     print(json.dumps(facts, indent=2))
 
