@@ -94,9 +94,9 @@ class MissRec(nn.Module):
         if self.config.use_id:
             vectors = vectors + self.item_embedding(distinct)
         x = self.input(F.embedding(where, vectors) + self.position_embedding.weight[: items.shape[1]])
-        x = self.self_attention(x, x, items > 0)
-        x = last_position(self.cross_attention(x, memory, real), items)
-        return F.normalize(self.decoder_norm(self.feed_forward(x)), dim=-1)
+        asked = last_position(x, items)[:, None]  # no other position's state is read
+        asked = self.cross_attention(self.self_attention(asked, x, items > 0), memory, real)
+        return F.normalize(self.decoder_norm(self.feed_forward(asked[:, 0])), dim=-1)
 
     def item_matrix(self) -> Tensor:
         """Unit vectors of each modality, and of the ID where it is scored apart. → (M or M + 1, N, D)."""

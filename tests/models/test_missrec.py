@@ -85,3 +85,14 @@ def test_interests_are_found_again_from_the_seed():
     model.discover_interests(0)
     assert torch.equal(model.interests, first)
     assert np.isfinite(first.numpy()).all()
+
+
+def test_only_the_last_position_is_decoded():
+    model = small_model()
+    items = torch.tensor([[3, 1, 9, 4]])
+    memory, real = model.encode_interests(items)
+    vectors = sum(model.adapted(items[0])) + model.item_embedding(items[0])
+    x = model.input(vectors + model.position_embedding.weight[:4])[None]
+    every = model.cross_attention(model.self_attention(x, x, items > 0), memory, real)
+    expected = F.normalize(model.decoder_norm(model.feed_forward(every[:, -1])), dim=-1)
+    torch.testing.assert_close(model.decode(items, memory, real), expected)

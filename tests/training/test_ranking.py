@@ -10,40 +10,43 @@ from stages.training.ranking import (
     mean_metrics,
     per_user_metrics,
     rank_targets,
-    rank_targets_both_ways,
     rank_users,
 )
 
 
-def test_ranks_equal_a_sort():
+def test_ranks_equal_a_sort_without_and_with_the_viewed_items_taken_out():
     torch.manual_seed(0)
-    hidden, items, targets = torch.randn(50, 8), torch.randn(30, 8), torch.randint(1, 31, (50,))
-    order = (hidden @ items.T).argsort(dim=1, descending=True)
-    expected = (order == (targets - 1)[:, None]).int().argmax(dim=1) + 1
-    assert torch.equal(rank_targets(hidden, items, targets), expected)
+    scores, targets, viewed = torch.randn(50, 30), torch.randint(1, 31, (50,)), torch.randint(0, 31, (50, 9))
+    kept, filtered = rank_targets(scores, targets, viewed)
+    for row in range(50):
+        order = (scores[row].argsort(descending=True) + 1).tolist()
+        target = int(targets[row])
+        unseen = [item for item in order if item == target or item not in viewed[row]]
+        assert int(kept[row]) == order.index(target) + 1
+        assert int(filtered[row]) == unseen.index(target) + 1
 
 
 def test_ties_count_against_the_target():
-    assert count_above(torch.zeros(2, 7), torch.tensor([1, 7])).tolist() == [7, 7]
+    assert count_above(torch.zeros(2, 7), torch.zeros(2, 1)).tolist() == [7, 7]
 
 
 def test_nan_is_refused():
     scores = torch.zeros(2, 3)
     scores[1, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
-        count_above(scores, torch.tensor([1, 2]))
+        count_above(scores, scores[:, 1:2])
 
 
 def test_viewed_items_are_left_out_of_the_filtered_ranking_only():
     hidden, items = torch.tensor([[1.0]]), torch.tensor([[4.0], [3.0], [2.0], [1.0]])
-    kept, filtered = rank_targets_both_ways(hidden @ items.T, torch.tensor([3]), torch.tensor([[1, 2, 0]]))
+    kept, filtered = rank_targets(hidden @ items.T, torch.tensor([3]), torch.tensor([[1, 2, 0]]))
     assert kept.tolist() == [3]
     assert filtered.tolist() == [1]
 
 
 def test_a_target_that_was_viewed_stays_in_the_filtered_ranking():
     hidden, items = torch.tensor([[1.0]]), torch.tensor([[4.0], [3.0], [2.0]])
-    _, filtered = rank_targets_both_ways(hidden @ items.T, torch.tensor([2]), torch.tensor([[2, 3]]))
+    _, filtered = rank_targets(hidden @ items.T, torch.tensor([2]), torch.tensor([[2, 3]]))
     assert filtered.tolist() == [2]
 
 
@@ -52,7 +55,8 @@ def test_ndcg_equals_scikit_learn_s(k):
     rng = np.random.default_rng(0)
     scores, targets = rng.normal(size=(40, 25)), rng.integers(0, 25, size=40)
     relevance = np.eye(25)[targets]
-    ranks = count_above(torch.from_numpy(scores), torch.from_numpy(targets) + 1).numpy()
+    own = np.take_along_axis(scores, targets[:, None], axis=1)
+    ranks = count_above(torch.from_numpy(scores), torch.from_numpy(own)).numpy()
     assert mean_metrics(ranks)[f"ndcg@{k}"] == pytest.approx(ndcg_score(relevance, scores, k=k))
 
 
