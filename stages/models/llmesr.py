@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from stages.models.layers import dropout, last_position
 
+LENGTH_CLASSES = 32  # of the neighbours' histories
+
 
 @dataclass(frozen=True)
 class LlmEsrConfig:
@@ -177,9 +179,16 @@ class LlmEsr(nn.Module):
         """
         near = self.neighbours[users]  # (B, K)
         distinct, where = near.unique(return_inverse=True)
-        with torch.no_grad():
-            teachers = self.last_hidden(self.histories[distinct])
-        return F.mse_loss(states, teachers[where].mean(dim=1))
+        return F.mse_loss(states, self.teachers(distinct)[where].mean(dim=1))
+
+    @torch.no_grad()
+    def teachers(self, users: Tensor) -> Tensor:
+        """Users' states, computed in classes of like length: there is little padding then. (n,) → (n, 2 D)."""
+        histories = self.histories[users]
+        lengths = (histories > 0).sum(dim=1)
+        order = lengths.argsort(stable=True)
+        states = [self.last_hidden(histories[part, : lengths[part].max()]) for part in order.chunk(LENGTH_CLASSES)]
+        return torch.cat(states)[order.argsort()]
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:
