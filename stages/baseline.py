@@ -19,8 +19,10 @@ from stages.data.histories import (
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet, read_vectors, write_json, write_parquet
 from stages.models.missrec import MissRec
+from stages.models.softmax import negative_sampler
 from stages.models.table4 import SYSTEMS, Material, Scheme, System
 from stages.params import Params, load_params
+from stages.processes import own_rows
 from stages.training.checkpoints import state_path
 from stages.training.device import choose_device
 from stages.training.fit import Plan, fit
@@ -69,11 +71,14 @@ def train(
     if system.scheme is Scheme.COUNTED:
         curves.mkdir(parents=True, exist_ok=True)
         return model.to(device), validation(model.to(device))
+    if params.loss.negatives != "all" and system.scheme is Scheme.PREFIXES:
+        raise InputError(f"loss.negatives={params.loss.negatives}: {name} scores all items, set loss.negatives=all")
+    model.sampler = negative_sampler(params.loss.negatives, histories.counts(items))
     inputs = [SPLIT / "train.parquet", SPLIT / "valid.parquet", EMBEDDINGS]
-    settings = [name, p.model_dump(), base.model_dump(), params.dim, params.seed]
+    settings = [name, p.model_dump(), base.model_dump(), params.loss.model_dump(), params.dim, params.seed]
     outcome = fit(
         model,
-        lambda epoch: batches(model, system, histories, params, epoch),
+        lambda epoch: own_rows(batches(model, system, histories, params, epoch)),
         lambda: validation(model),
         Plan(p.epochs, p.patience, "ndcg@10", p.learning_rate, params.seed),
         device,

@@ -3,6 +3,7 @@
 The other systems of Table 4 read the same vectors, or those from before the tuning (`baseline.embeddings`).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import polars as pl
 import torch
 from tqdm import tqdm
 
+from stages import processes
 from stages.encoders import image, text
 from stages.errors import run_stage
-from stages.files import read_parquet, write_json, write_parquet
+from stages.files import is_first_process, read_parquet, write_json, write_parquet
 from stages.params import Params, load_params
 from stages.training.device import choose_device
 
@@ -51,19 +53,23 @@ def frozen_encoders(params: Params, titles: list[str]) -> Encoders:
     return encoders
 
 
+def own_blocks(items: torch.Tensor, batch_size: int, name: str) -> Iterable[torch.Tensor]:
+    """This process's batches of items, with a progress bar."""
+    blocks = items.split(batch_size)[processes.number() :: processes.count()]
+    return tqdm(blocks, desc=name, unit="batch", disable=None if is_first_process() else True)
+
+
 @torch.inference_mode()
 def embed_titles(encoder: text.TextEncoder, titles: list[str], batch_size: int, device: torch.device) -> torch.Tensor:
     """Vectors of titles, those of like length together. → (titles, width)."""
     encoder.model.to(device).eval()
-    order = sorted(range(len(titles)), key=lambda index: len(titles[index]))
-    vectors = []
-    for begin in tqdm(range(0, len(order), batch_size), desc="titles", unit="batch"):
-        inputs = encoder.prepare([titles[index] for index in order[begin : begin + batch_size]])
+    order = torch.tensor(sorted(range(len(titles)), key=lambda index: len(titles[index])))
+    parts = []
+    for block in own_blocks(order, batch_size, "titles"):
+        inputs = encoder.prepare([titles[index] for index in block.tolist()])
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-        vectors.append(encoder.pool(encoder.states(inputs), inputs).cpu())
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order)] = torch.arange(len(order))
-    return torch.cat(vectors)[back]
+        parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
+    return processes.united(parts, len(titles))
 
 
 @torch.inference_mode()
@@ -72,13 +78,12 @@ def embed_covers(
 ) -> torch.Tensor:
     """Vectors of covers; an item without a readable one gets the mean of the others. → (items, width)."""
     encoder.model.to(device).eval()
-    vectors = []
-    for pixels in tqdm(covers.pixels[covers.readable].split(batch_size), desc="covers", unit="batch"):
-        inputs = {"pixels": pixels.to(device)}
-        vectors.append(encoder.pool(encoder.states(inputs), inputs).cpu())
-    readable = torch.cat(vectors)
-    everything = readable.mean(dim=0).repeat(len(covers.readable), 1)
-    everything[covers.readable] = readable
+    parts = []
+    for block in own_blocks(covers.readable.nonzero().flatten(), batch_size, "covers"):
+        inputs = {"pixels": covers.pixels[block].to(device)}
+        parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
+    everything = processes.united(parts, len(covers.readable))
+    everything[~covers.readable] = everything[covers.readable].mean(dim=0)
     return everything
 
 

@@ -32,16 +32,25 @@ def user_path(text: str) -> Path:
     return project_root() / Path(text).expanduser()
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that writes: the only one, or the first of those that `launch` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name (of a file or a folder) beside `path`, renamed to `path` when the block succeeds."""
+    """Yield a temporary name (of a file or a folder) beside `path`, renamed to `path` when the block succeeds.
+
+    Of several processes only the first renames; what the others wrote is thrown away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.environ.get('RANK', 0)}.{os.getpid()}.tmp")
     try:
         yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        if is_first_process():
+            if path.is_dir():
+                shutil.rmtree(path)
+            temporary.replace(path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)

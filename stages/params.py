@@ -75,6 +75,10 @@ class Training(Section):
     patience: Count  # epochs without a better validation ndcg@10 before stopping
 
 
+class Loss(Section):
+    negatives: Literal["all"] | Count  # items a batch is scored against: all, or so many drawn for it
+
+
 class Pretrain(Training):
     layers: Count  # of every sequence encoder
     heads: Count
@@ -124,6 +128,7 @@ class Params(Section):
     ollama: Ollama
     encoders: Encoders
     sft: Sft
+    loss: Loss
     pretrain: Pretrain
     posttrain: Posttrain
     baseline: Baseline

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.random import default_rng
 
 from stages.data.histories import Histories, training_batches, training_windows
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet, read_vectors, write_json
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
+from stages.models.softmax import negative_sampler
 from stages.params import Params, load_params
+from stages.processes import own_rows
 from stages.training.checkpoints import load_weights, read_config, save_model, state_path
 from stages.training.device import choose_device
 from stages.training.fit import Outcome, Plan, fit
@@ -60,16 +63,17 @@ def train(model: Sicsrec, params: Params, histories: Histories, valid: np.ndarra
     """Fit with eq. 19, stopping on validation ndcg@10."""
     p, seed, config = params.posttrain, params.seed, model.config
     device = choose_device(params.device)
+    model.sampler = negative_sampler(params.loss.negatives, histories.counts(config.items))
     windows = training_windows(histories, config.max_length)
     inputs = [SPLIT / "train.parquet", SPLIT / "valid.parquet", EMBEDDINGS, ID_ENCODER]
     return fit(
         model,
-        lambda epoch: training_batches(histories, windows, p.batch_positions, np.random.default_rng([seed, epoch])),
+        lambda epoch: own_rows(training_batches(histories, windows, p.batch_positions, default_rng([seed, epoch]))),
         lambda: mean_metrics(rank_users(model, histories, valid, config.max_length, device)[0]),
         Plan(p.epochs, p.patience, "ndcg@10", p.learning_rate, seed),
         device,
         curves,
-        state_path(curves.name, [asdict(config), p.model_dump(), seed], inputs),
+        state_path(curves.name, [asdict(config), p.model_dump(), params.loss.model_dump(), seed], inputs),
     )
 
 

@@ -12,7 +12,7 @@ from stages.encoders import image, text
 from stages.encoders.projection import modality_gap, projected
 from stages.encoders.tuning import Alignment, Tuned, pair_batches, parameter_groups
 from stages.errors import InputError, run_stage
-from stages.files import atomic, read_parquet, write_json, write_parquet
+from stages.files import atomic, is_first_process, read_parquet, write_json, write_parquet
 from stages.params import Params, load_params
 from stages.training.checkpoints import state_path
 from stages.training.device import choose_device
@@ -51,9 +51,10 @@ def tune(
     tuned = {name: Tuned(encoder, inputs, p.train, fresh) for name, (encoder, inputs, fresh) in sources.items()}
     for part in tuned.values():
         part.to(device)
+    widths = {name: part.eval()(torch.tensor([1])).shape[1] for name, part in tuned.items()}
+    for part in tuned.values():
         if not part.whole and p.tasks:
             part.cache_trunk(params.encoders.batch_size)
-    widths = {name: part.eval()(torch.tensor([1])).shape[1] for name, part in tuned.items()}
     model = Alignment(tuned, widths, p.tasks, params.tau, usable).to(device)
     summary: dict[str, Any] = {"pairs": len(pairs), "alignment": {}, "modality_gap": {}}
     points: list[pl.DataFrame] = []
@@ -69,7 +70,8 @@ def tune(
 
     look("before")
     if not model.tasks:
-        shutil.rmtree(CURVES, ignore_errors=True)
+        if is_first_process():
+            shutil.rmtree(CURVES, ignore_errors=True)
         write_parquet(PROJECTION, points[0])
         return summary
     settings = [params.text_encoder, params.image_encoder, params.language, params.tau, params.seed, list(sources)]

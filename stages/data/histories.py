@@ -24,6 +24,10 @@ class Histories:
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
+    def counts(self, items: int) -> np.ndarray:
+        """How often each item occurs. → (items,) int64, row i − 1 is item i."""
+        return np.bincount(self.values, minlength=items + 1)[1:]
+
     @staticmethod
     def from_frame(frame: pl.DataFrame) -> "Histories":
         """Pack the `items` lists of `train.parquet` or `full.parquet`."""

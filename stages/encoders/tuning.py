@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stages.encoders.alignment import Adapter, alignment_metrics, info_nce
+from stages import processes
+from stages.encoders.alignment import SHARED, Adapter, alignment_metrics, info_nce
 from stages.encoders.image import ImageEncoder
 from stages.encoders.text import TextEncoder
 
@@ -64,13 +65,16 @@ class Tuned(nn.Module):
     def cache_trunk(self, batch_size: int) -> None:
         """Run everything before the last block once an item and keep what the block is called with.
 
-        Items of like length stand together, so that neither pass spends its time on padding.
+        Items of like length stand together, so that neither pass spends its time on padding. Each process keeps the
+        items that are its own.
         """
         self.model.eval()
         lengths = self.encoder.lengths(self.inputs)
-        order = lengths.argsort(stable=True)
-        classes = order.tensor_split(min(LENGTH_CLASSES, len(lengths.unique())))
-        self.class_of, self.row_of = torch.empty_like(order), torch.empty_like(order)
+        self.class_of, self.row_of = (torch.zeros(len(lengths), dtype=torch.long) for _ in range(2))
+        items = torch.arange(1, len(lengths) + 1)
+        own = items[items % processes.count() == processes.number()] - 1
+        order = own[lengths[own].argsort(stable=True)]
+        classes = order.tensor_split(min(LENGTH_CLASSES, len(lengths[own].unique())))
         for number, part in enumerate(tqdm(classes, desc="frozen trunk", unit="length")):
             self.class_of[part], self.row_of[part] = number, torch.arange(len(part))
             self.trunks.append(self._run_trunk(self.encoder.trimmed(_rows(self.inputs, part)), batch_size))
@@ -162,8 +166,11 @@ class Alignment(nn.Module):
         self.tau, self.usable = tau, usable
 
     def vectors(self, modality: str, items: Tensor) -> Tensor:
-        """Unit vectors in the shared space. items (n,) → (n, 64)."""
-        return self.adapters[modality](self.tuned[modality](items))
+        """Unit vectors in the shared space; each process encodes the items that are its own. items (n,) → (n, 64)."""
+        tuned, whose = self.tuned[modality], items % processes.count()
+        own = items[whose == processes.number()]
+        encoded = self.adapters[modality](tuned(own)) if len(own) else torch.zeros(0, SHARED, device=tuned.device)
+        return processes.gathered(encoded)[whose.argsort(stable=True).argsort().to(tuned.device)]
 
     def loss(self, pairs: Tensor) -> dict[str, Tensor]:
         """Eq. 4 and its terms. pairs (B, 2): target and similar item."""

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages import processes
 from stages.models.layers import Encoder, NormDropout, initialise, last_position
+from stages.models.softmax import Sampler, next_item_loss
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Bert4Rec(nn.Module):
         self.encoder = Encoder(c.layers, c.dim, c.heads, c.dropout)
         self.head = nn.Sequential(nn.Linear(c.dim, c.dim), nn.GELU(), nn.LayerNorm(c.dim, eps=1e-12))
         self.item_bias = nn.Parameter(torch.zeros(c.items))
+        self.sampler: Sampler | None = None  # of negatives; None: all items are
         initialise(self)
 
     def hidden(self, items: Tensor) -> Tensor:
@@ -42,20 +45,27 @@ class Bert4Rec(nn.Module):
         states = self.head(self.encoder(self.input(x), visible=items > 0))
         return torch.cat([states, torch.ones_like(states[..., :1])], dim=-1)
 
+    def candidates(self, items: Tensor | None) -> Tensor:
+        """Embedding and bias of some items or of all. (n,) → (n, D + 1); None → (N, D + 1), row i − 1 is item i."""
+        if items is None:
+            return torch.cat([self.item_embedding.weight[1:-1], self.item_bias[:, None]], dim=1)
+        return torch.cat([self.item_embedding(items), self.item_bias[items - 1, None]], dim=1)
+
     def item_matrix(self) -> Tensor:
-        """Row i − 1: item i's embedding and bias. → (N, D + 1)."""
-        return torch.cat([self.item_embedding.weight[1:-1], self.item_bias[:, None]], dim=1)
+        """What states are ranked by. → (N, D + 1)."""
+        return self.candidates(None)
 
     def cloze(self, items: Tensor) -> Tensor:
         """Which items to hide: a share of each row's, at least one; in some rows the last alone. (B, L) → bool."""
         real = items > 0
-        hidden = real & (torch.rand(items.shape, device=items.device) < self.config.mask_share)
+        (rows, length), own = processes.row_shape(items.shape)
+        hidden = real & (torch.rand(rows, length, device=items.device)[own] < self.config.mask_share)
         last = torch.arange(items.shape[1], device=items.device) == real.sum(dim=1, keepdim=True) - 1
-        only_last = torch.rand(len(items), 1, device=items.device) < self.config.last_share
+        only_last = torch.rand(rows, 1, device=items.device)[own] < self.config.last_share
         return torch.where(only_last | ~hidden.any(dim=1, keepdim=True), last, hidden)
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy over all items at the masked places of whole histories.
+        """Cross-entropy at the masked places of whole histories.
 
         items, targets: (B, L), 0 = padding; the history is the items and their last target.
         """
@@ -64,7 +74,7 @@ class Bert4Rec(nn.Module):
         whole[torch.arange(len(items), device=items.device), ends] = last_position(targets, items)
         masked = self.cloze(whole)
         states = self.hidden(whole.masked_fill(masked, self.mask))[masked]  # (P, D + 1)
-        return {"loss": F.cross_entropy(states @ self.item_matrix().T, whole[masked] - 1)}
+        return {"loss": next_item_loss(states, whole[masked], self.candidates, self.sampler)}
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages import processes
 from stages.models.layers import Encoder, NormDropout
+from stages.models.softmax import Sampler, next_item_loss
 
 
 class CosineConfig(Protocol):
@@ -30,6 +32,7 @@ class CosineSequenceModel(nn.Module):
         self.position_embedding = nn.Embedding(config.max_length, config.dim)
         self.input = NormDropout(config.dim, config.dropout)
         self.encoder = Encoder(config.layers, config.dim, config.heads, config.dropout)
+        self.sampler: Sampler | None = None  # of negatives; None: all items are
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """Vectors of distinct items, 0 = padding. items: (n,) → (n, D)."""
@@ -37,7 +40,8 @@ class CosineSequenceModel(nn.Module):
 
     def embedded(self, items: Tensor) -> Tensor:
         """What the encoder reads. items: (B, L) → (B, L, D)."""
-        distinct, where = items.unique(return_inverse=True)
+        # in training those of all processes, which then draw the same noise for an item
+        distinct, where = processes.distinct(items) if self.training else items.unique(return_inverse=True)
         return self.input(
             F.embedding(where, self.item_vectors(distinct)) + self.position_embedding.weight[: items.shape[1]]
         )
@@ -46,16 +50,21 @@ class CosineSequenceModel(nn.Module):
         """Unit state after each item. items: (B, L), 0 = padding at the right → (B, L, D)."""
         return F.normalize(self.encoder(self.embedded(items)), dim=-1)
 
+    def candidates(self, items: Tensor | None) -> Tensor:
+        """Unit vectors of some items or of all. (n,) → (n, D); None → (N, D), row i − 1 is item i."""
+        if items is None:
+            items = torch.arange(1, self.config.items + 1, device=self.position_embedding.weight.device)
+        return F.normalize(self.item_vectors(items), dim=-1)
+
     def item_matrix(self) -> Tensor:
-        """Unit vectors: row i − 1 is item i. → (N, D)."""
-        everything = torch.arange(1, self.config.items + 1, device=self.position_embedding.weight.device)
-        return F.normalize(self.item_vectors(everything), dim=-1)
+        """What states are ranked by. → (N, D)."""
+        return self.candidates(None)
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy over all items of cosine / τ. items, targets: (B, L), 0 = no target."""
+        """Cross-entropy of cosine / τ at every target position. items, targets: (B, L), 0 = no target."""
         wanted = targets > 0
-        scores = self.hidden(items)[wanted] @ self.item_matrix().T / self.config.tau
-        return {"loss": F.cross_entropy(scores, targets[wanted] - 1)}
+        states = self.hidden(items)[wanted] / self.config.tau  # (P, D)
+        return {"loss": next_item_loss(states, targets[wanted], self.candidates, self.sampler)}
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.models.layers import dropout, last_position
+from stages.models.softmax import Sampler, next_item_loss
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Gru4Rec(nn.Module):
         self.item_embedding = nn.Embedding(config.items + 1, config.dim)  # row 0 is padding
         self.gru = nn.GRU(config.dim, config.dim, config.layers, bias=False, batch_first=True)
         self.output = nn.Linear(config.dim, config.dim)
+        self.sampler: Sampler | None = None  # of negatives; None: all items are
         nn.init.xavier_normal_(self.item_embedding.weight)
         nn.init.xavier_uniform_(self.gru.weight_ih_l0)
         nn.init.xavier_uniform_(self.gru.weight_hh_l0)
@@ -35,14 +36,19 @@ class Gru4Rec(nn.Module):
         embedded = dropout(self.item_embedding(items), self.config.dropout, self.training)
         return self.output(self.gru(embedded)[0])
 
+    def candidates(self, items: Tensor | None) -> Tensor:
+        """What states are scored against, of some items or all. (n,) → (n, D); None → (N, D), row i − 1 is item i."""
+        return self.item_embedding.weight[1:] if items is None else self.item_embedding(items)
+
     def item_matrix(self) -> Tensor:
-        """What states are scored against: row i − 1 is item i. → (N, D)."""
-        return self.item_embedding.weight[1:]
+        """What states are ranked by: row i − 1 is item i. → (N, D)."""
+        return self.candidates(None)
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy over all items at every target position. items, targets: (B, L), 0 = no target."""
+        """Cross-entropy at every target position. items, targets: (B, L), 0 = no target."""
         wanted = targets > 0
-        return {"loss": F.cross_entropy(self.hidden(items)[wanted] @ self.item_matrix().T, targets[wanted] - 1)}
+        states = self.hidden(items)[wanted]  # (P, D)
+        return {"loss": next_item_loss(states, targets[wanted], self.candidates, self.sampler)}
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:

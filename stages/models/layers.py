@@ -1,21 +1,42 @@
 """Transformer layers shared by the sequence models: post-norm, causal, right-padded (paper eqs. 8–9 and 11–14)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from stages import processes
 
-def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Inverted dropout; the rate is rounded to 1/256.
+
+def dropout(x: Tensor, rate: float, training: bool, table: bool = False) -> Tensor:
+    """Inverted dropout of a batch's rows, or of a `table` that all rows share; the rate is rounded to 1/256.
 
     On a CPU torch draws 32 bits an element and that takes a quarter of a training step: here it is one byte.
     """
     if not training or x.device.type != "cpu":
         return F.dropout(x, rate, training)
-    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= round(rate * 256)
+    shape, own = (x.shape, slice(None)) if table else processes.row_shape(x.shape)
+    numbers = math.prod(shape)
+    words = torch.empty(-(-numbers // 8), dtype=torch.int64).random_(-(2**63), None)
+    kept = words.view(torch.uint8)[:numbers].view(shape)[own] >= round(rate * 256)
     return x * kept.to(x.dtype).mul_(1 / (1 - rate))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, rate: float) -> Tensor:
+    """Softmax(q kᵀ / √d) v with dropout on the softmax. q: (B, heads, Q, d), k, v: (B, heads, L, d) → (B, heads, Q, d).
+
+    visible: (B, L) bool; None: causal. With dropout on a CPU torch has no fused kernel, and its own steps are slower
+    than these.
+    """
+    mask = None if visible is None else visible[:, None, None, :]
+    if not rate or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=rate, is_causal=mask is None)
+    if mask is None:
+        mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril()
+    scores = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).masked_fill(~mask, float("-inf"))
+    return dropout(scores.softmax(dim=-1), rate, training=True) @ v
 
 
 class Attention(nn.Module):
@@ -37,9 +58,7 @@ class Attention(nn.Module):
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, D / heads)
             for layer, x in ((self.query, query), (self.key, memory), (self.value, memory))
         )
-        rate = self.dropout if self.training else 0.0
-        mask = None if visible is None else visible[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=rate, is_causal=visible is None)
+        mixed = attend(q, k, v, visible, self.dropout if self.training else 0.0)
         mixed = self.output(mixed.transpose(1, 2).flatten(2))
         return self.norm(query + dropout(mixed, self.dropout, self.training))
 

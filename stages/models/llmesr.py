@@ -14,7 +14,9 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
-from stages.models.layers import dropout, last_position
+from stages import processes
+from stages.models.layers import attend, dropout, last_position
+from stages.models.softmax import Sampler, next_item_loss
 
 LENGTH_CLASSES = 32  # of the neighbours' histories
 
@@ -99,9 +101,8 @@ class PreNormBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) → (B, L, D)."""
         query = self.attention_norm(x)
-        mixed = F.scaled_dot_product_attention(
-            self.query(query), self.key(x), self.value(x), dropout_p=self.rate if self.training else 0.0, is_causal=True
-        )
+        q, k, v = self.query(query)[:, None], self.key(x)[:, None], self.value(x)[:, None]  # one head
+        mixed = attend(q, k, v, None, self.rate if self.training else 0.0)[:, 0]
         x = self.ffn_norm(query + self.output(mixed))
         inner = F.relu(dropout(self.inner(x), self.rate, self.training))
         return x + dropout(self.outer(inner), self.rate, self.training)
@@ -130,6 +131,7 @@ class LlmEsr(nn.Module):
         self.to_id, self.to_semantic = CrossAttention(c.dim, c.cross_heads), CrossAttention(c.dim, c.cross_heads)
         self.blocks = nn.ModuleList(PreNormBlock(c.dim, c.dropout) for _ in range(c.layers))
         self.norm = nn.LayerNorm(c.dim, eps=1e-8)
+        self.sampler: Sampler | None = None  # of negatives; None: all items are
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
@@ -158,17 +160,23 @@ class LlmEsr(nn.Module):
         crossed = self.to_id(semantic, ids), self.to_semantic(ids, semantic)
         return torch.cat([self._backbone(view) for view in crossed], dim=-1)
 
+    def candidates(self, items: Tensor | None) -> Tensor:
+        """Both views of some items or of all. (n,) → (n, 2 D); None → (N, 2 D), row i − 1 is item i."""
+        if items is None:
+            items = torch.arange(1, self.config.items + 1, device=self.norm.weight.device)
+        return torch.cat(self.views(items), dim=-1)
+
     def item_matrix(self) -> Tensor:
-        """Both views of every item. → (N, 2 D)."""
-        return torch.cat(self.views(torch.arange(1, self.config.items + 1, device=self.norm.weight.device)), dim=-1)
+        """What states are ranked by. → (N, 2 D)."""
+        return self.candidates(None)
 
     def loss(self, items: Tensor, targets: Tensor, users: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy over all items at every target position, plus self-distillation.
+        """Cross-entropy at every target position, plus self-distillation.
 
         items, targets: (B, L), 0 = padding, no target; users: (B,) whose rows these are.
         """
         wanted, states = targets > 0, self.hidden(items)
-        ce = F.cross_entropy(states[wanted] @ self.item_matrix().T, targets[wanted] - 1)
+        ce = next_item_loss(states[wanted], targets[wanted], self.candidates, self.sampler)
         distilled = self.distil(last_position(states, items), users)
         return {"loss": ce + self.config.distillation * distilled, "ce": ce, "distillation": distilled}
 
@@ -179,7 +187,8 @@ class LlmEsr(nn.Module):
         """
         near = self.neighbours[users]  # (B, K)
         distinct, where = near.unique(return_inverse=True)
-        return F.mse_loss(states, self.teachers(distinct)[where].mean(dim=1))
+        taught = self.teachers(distinct)[where].mean(dim=1)
+        return processes.mean((states - taught).square().mean(dim=1))
 
     @torch.no_grad()
     def teachers(self, users: Tensor) -> Tensor:

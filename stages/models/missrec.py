@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
+from stages import processes
 from stages.models.layers import Attention, Block, FeedForward, NormDropout, initialise, last_position
 
 
@@ -124,9 +125,9 @@ class MissRec(nn.Module):
         """
         memory, real = self.encode_interests(items)
         scores = self.scores(self.decode(items, memory, real), self.item_matrix()) / self.config.tau
-        ce = F.cross_entropy(scores, last_position(targets, items) - 1)
+        ce = processes.mean(F.cross_entropy(scores, last_position(targets, items) - 1, reduction="none"))
         pooled = (memory * real[..., None]).sum(dim=1) / real.sum(dim=1, keepdim=True)
-        regulariser = pooled.square().mean()
+        regulariser = processes.mean(pooled.square().mean(dim=1))
         return {"loss": ce + self.config.gamma * regulariser, "ce": ce, "regulariser": regulariser}
 
     @torch.no_grad()

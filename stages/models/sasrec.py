@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.models.layers import Encoder, NormDropout, initialise
+from stages.models.softmax import Sampler, next_item_loss
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Sasrec(nn.Module):
         self.position_embedding = nn.Embedding(config.max_length, config.dim)
         self.input = NormDropout(config.dim, config.dropout)
         self.encoder = Encoder(config.layers, config.dim, config.heads, config.dropout)
+        self.sampler: Sampler | None = None  # of negatives; None: all items are
         initialise(self)
 
     def positions(self, items: Tensor) -> Tensor:
@@ -43,15 +44,19 @@ class Sasrec(nn.Module):
         """State after each item (eq. 9). items: (B, L), 0 = padding at the right → (B, L, D)."""
         return self.encoder(self.embedded(items))
 
+    def candidates(self, items: Tensor | None) -> Tensor:
+        """What states are scored against, of some items or all. (n,) → (n, D); None → (N, D), row i − 1 is item i."""
+        return self.item_embedding.weight[1:] if items is None else self.item_embedding(items)
+
     def item_matrix(self) -> Tensor:
-        """What states are scored against: row i − 1 is item i. → (N, D)."""
-        return self.item_embedding.weight[1:]
+        """What states are ranked by: row i − 1 is item i. → (N, D)."""
+        return self.candidates(None)
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy over all items at every target position (eq. 17). items, targets: (B, L), 0 = no target."""
+        """Cross-entropy at every target position (eq. 17). items, targets: (B, L), 0 = no target."""
         wanted = targets > 0
         states = self.hidden(items)[wanted]  # (P, D)
-        return {"loss": F.cross_entropy(states @ self.item_matrix().T, targets[wanted] - 1)}
+        return {"loss": next_item_loss(states, targets[wanted], self.candidates, self.sampler)}
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:

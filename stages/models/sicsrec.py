@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages import processes
 from stages.models.layers import Block, Encoder, NormDropout, add_lora, dropout, initialise, last_position
 from stages.models.sasrec import Sasrec
+from stages.models.softmax import Sampler, next_item_loss
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Sicsrec(nn.Module):
             self.decoder_memory = NormDropout(c.dim, c.dropout)
             self.decoder = nn.ModuleList(Block(c.dim, c.heads, c.dropout) for _ in range(c.decoder_layers))
         self.projection = nn.Linear(c.dim * (c.id_stream + c.content_stream + c.decoder), c.dim)
+        self.sampler: Sampler | None = None  # of negatives; None: all items are
         initialise(self)
         self._freeze()
 
@@ -197,28 +200,32 @@ class Sicsrec(nn.Module):
             parts.append(mixed)
         return F.normalize(self.projection(torch.cat(parts, dim=-1)), dim=-1)  # eq. 15
 
-    def candidates(self) -> Tensor:
-        """Every item's ID embedding, or its content vector where there is no ID. → (N, D)."""
-        if self.config.use_id:
-            return self.item_embedding.weight[1:]
-        return unite(self.content(torch.arange(1, self.config.items + 1, device=self.position_embedding.weight.device)))
+    def candidates(self, items: Tensor | None) -> Tensor:
+        """Unit ID embeddings, or content vectors where there is no ID. (n,) → (n, D); None: of all items, (N, D)."""
+        if items is None and self.config.use_id:
+            table = self.item_embedding.weight[1:]
+        elif items is None:
+            table = unite(self.content(torch.arange(1, self.config.items + 1, device=self.projection.weight.device)))
+        else:
+            table = self.item_embedding(items) if self.config.use_id else unite(self.content(items))
+        return F.normalize(dropout(table, self.config.item_dropout, self.training, table=True), dim=-1)
 
+    @torch.no_grad()
     def item_matrix(self) -> Tensor:
-        """What states are ranked by (eq. 16): unit vectors, as in the loss. Row i − 1 is item i. → (N, D)."""
-        return F.normalize(self.candidates(), dim=-1)
+        """What states are ranked by (eq. 16), as in the loss. → (N, D)."""
+        return self.candidates(None)
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Eq. 19 and its terms. items, targets: (B, L), 0 = padding, no target."""
         c = self.config
         wanted = targets > 0
         states, answers = self.hidden(items)[wanted], targets[wanted]  # (P, D), (P,)
-        candidates = F.normalize(dropout(self.candidates(), c.item_dropout, self.training), dim=-1)
-        terms = {"ce": F.cross_entropy(states @ candidates.T / c.tau, answers - 1)}  # eq. 17
+        terms = {"ce": next_item_loss(states / c.tau, answers, self.candidates, self.sampler)}  # eq. 17
         total = terms["ce"]
         if c.widths and "concl" not in c.without:
             terms["concl"] = self.contrastive(states, answers)
             total = total + c.alpha * terms["concl"]
-        terms["regulariser"] = self.regulariser(torch.cat([items.flatten(), answers]).unique())
+        terms["regulariser"] = self.regulariser(processes.distinct(torch.cat([items.flatten(), answers]))[0])
         return {"loss": total + c.lam * terms["regulariser"], **terms}
 
     def contrastive(self, states: Tensor, targets: Tensor) -> Tensor:
@@ -226,8 +233,9 @@ class Sicsrec(nn.Module):
 
         Negatives are the batch's other target items, each once: an item is never its own negative.
         """
-        distinct, answers = targets.unique(return_inverse=True)
-        return F.cross_entropy(states @ unite(self.content(distinct)).T / self.config.tau, answers)
+        distinct, answers = processes.distinct(targets)
+        scores = states @ unite(self.content(distinct)).T / self.config.tau
+        return processes.mean(F.cross_entropy(scores, answers, reduction="none"))
 
     def regulariser(self, items: Tensor) -> Tensor:
         """Sum of the Frobenius norms of the embedding tables (eq. 19), over the batch's rows. items: (n,) distinct.

@@ -46,7 +46,7 @@ class WhiteningMixture(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (n, width) → (n, D)."""
-        dropped = dropout(x, self.rate, self.training)
+        dropped = dropout(x, self.rate, self.training, table=True)
         gates = self.gates(x)
         experts = torch.stack([dropped @ weight for weight in self.whiten], dim=1)  # (n, G, D)
         shifts = torch.einsum("gw,gwd->gd", self.shift, self.whiten)  # (x − b) W = x W − b W

@@ -1,8 +1,10 @@
 """Which device to compute on, and that it computes the same bits each time."""
 
+import atexit
 import os
 
 import torch
+from accelerate import PartialState
 
 from stages.errors import InputError
 
@@ -10,10 +12,9 @@ from stages.errors import InputError
 def choose_device(device: str) -> torch.device:
     """The device that params.yaml names; `auto` takes CUDA, then MPS, then the CPU. InputError when it is not here.
 
-    From then on torch takes only algorithms that give the same bits in every run.
+    From then on torch takes only algorithms that give the same bits in every run. Where `launch` has started several
+    processes they meet here, each with a card of its own when there are cards.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("launch starts several processes, which the stages cannot share work among: set launch=python")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -23,4 +24,8 @@ def choose_device(device: str) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's own condition for repeatable sums
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        state = PartialState(cpu=device == "cpu")
+        atexit.register(state.destroy_process_group)
+        return state.device
     return torch.device(device)

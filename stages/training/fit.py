@@ -1,18 +1,22 @@
 """The one training loop: epochs, early stopping on validation, the best weights kept, resumable, live curves."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from dvclive import Live
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stages import processes
 from stages.errors import InputError
-from stages.files import atomic
+from stages.files import atomic, is_first_process
 
 SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats at most about this much
 
@@ -42,6 +46,17 @@ class Outcome:
         return {"epochs": len(self.rows), "best_epoch": self.best_epoch, **self.rows[self.best_epoch - 1]}
 
 
+class Step(nn.Module):
+    """A model's loss as a forward pass, which is what Accelerate can spread over processes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        return self.model.loss(*batch)
+
+
 def fit(
     model: nn.Module,
     batches: Batches,
@@ -57,22 +72,30 @@ def fit(
     groups: Adam's parameter groups with learning rates of their own; by default all that trains, at the plan's.
     curves: folder for DVCLive's files. state: where an interrupted run is kept; the same call goes on from there, to
     the same bits, because every epoch starts from a seed of its own. Raises InputError when the loss is not finite.
+    Under a launcher of several processes each computes its rows of the batches (see `processes`), and the first writes.
     """
     model.to(device)
+    accelerator = _accelerator(device)
+    step = accelerator.prepare_model(Step(model), device_placement=False)
     trainable = groups or [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=plan.learning_rate, fused=device.type in ("cpu", "cuda"))
     outcome, best_weights = Outcome([], 0, float("-inf")), _copied(model)
-    if state.is_file():
-        outcome, best_weights = _resume(state, model, optimizer, device)
+    if kept := processes.from_first(_load(state)):
+        outcome, best_weights = _resume(kept, model, optimizer, device)
     saved = time.monotonic()
-    with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) as live:
+    first = is_first_process()
+    with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if first else nullcontext() as live:
         for row in outcome.rows:
             _log(live, row)
-        bar = tqdm(range(len(outcome.rows) + 1, plan.epochs + 1), desc=curves.name, unit="epoch")
+        epochs = range(len(outcome.rows) + 1, plan.epochs + 1)
+        bar = tqdm(epochs, desc=curves.name, unit="epoch", disable=None if first else True)
         for epoch in bar:
             if plan.monitor and len(outcome.rows) - outcome.best_epoch >= plan.patience:
                 break
-            row = _train_epoch(model, batches(epoch), optimizer, plan.seed, epoch, device)
+            torch.manual_seed(plan.seed * 100_003 + epoch)
+            row = _train_epoch(step, batches(epoch), optimizer, accelerator, device)
+            if not all(map(math.isfinite, row.values())):
+                raise InputError(f"the loss is {row['loss']} in epoch {epoch}: lower learning_rate in params.yaml")
             model.eval()
             row |= validate()
             outcome.rows.append(row)
@@ -81,43 +104,53 @@ def fit(
                 outcome.best, outcome.best_epoch, best_weights = score, epoch, _copied(model)
             _log(live, row)
             bar.set_postfix({"best": outcome.best_epoch, plan.monitor or "loss": row[plan.monitor or "loss"]})
-            if time.monotonic() - saved > SECONDS_BETWEEN_STATES:
+            if first and time.monotonic() - saved > SECONDS_BETWEEN_STATES:
                 _save(state, model, optimizer, outcome, best_weights)
                 saved = time.monotonic()
     model.load_state_dict(best_weights)
     model.eval()
-    state.unlink(missing_ok=True)
+    if first:
+        state.unlink(missing_ok=True)
     return outcome
 
 
+def _accelerator(device: torch.device) -> Accelerator:
+    """bf16 on cards that compute with it; never on a CPU, where it is many times slower without instructions for it."""
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if half else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
 def _train_epoch(
-    model: nn.Module,
+    step: nn.Module,
     batches: Iterable[tuple[Tensor, ...]],
     optimizer: torch.optim.Optimizer,
-    seed: int,
-    epoch: int,
+    accelerator: Accelerator,
     device: torch.device,
 ) -> dict[str, float]:
-    """One pass over the batches → the mean of each loss term over steps."""
-    torch.manual_seed(seed * 100_003 + epoch)
-    model.train()
+    """One pass over the batches → the mean of each loss term over steps and processes."""
+    step.train()
     sums: dict[str, Tensor] = {}
     steps = 0
     for batch in batches:
-        terms = model.loss(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        with accelerator.autocast():
+            terms = step(*(tensor.to(device, non_blocking=True) for tensor in batch))
         optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
+        accelerator.backward(terms["loss"])
         optimizer.step()
         steps += 1
         for name, value in terms.items():  # stays on the device: no wait for it inside the epoch
             sums[name] = sums.get(name, 0) + value.detach()
-    means = {name: float(total) / steps for name, total in sums.items()}
-    if not all(torch.isfinite(torch.tensor(list(means.values())))):
-        raise InputError(f"the loss is {means['loss']} in epoch {epoch}: lower learning_rate in params.yaml")
-    return means
+    totals = processes.summed(torch.stack([total.double() for total in sums.values()])).tolist()
+    return {name: total / steps / processes.count() for name, total in zip(sums, totals, strict=True)}
 
 
-def _log(live: Live, row: dict[str, float]) -> None:
+def _log(live: Live | None, row: dict[str, float]) -> None:
+    if live is None:
+        return
     for name, value in row.items():
         live.log_metric(name, value)
     live.next_step()
@@ -144,10 +177,14 @@ def _save(
         torch.save(content, temporary)
 
 
+def _load(state: Path) -> dict[str, Any] | None:
+    return torch.load(state, map_location="cpu", weights_only=True) if state.is_file() else None
+
+
 def _resume(
-    state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    kept: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> tuple[Outcome, dict[str, Tensor]]:
-    content = torch.load(state, map_location=device, weights_only=True)
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    return Outcome(**content["outcome"]), content["best_weights"]
+    model.load_state_dict(kept["model"])
+    optimizer.load_state_dict(kept["optimizer"])
+    best_weights = {name: tensor.to(device) for name, tensor in kept["best_weights"].items()}
+    return Outcome(**kept["outcome"]), best_weights

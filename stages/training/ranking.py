@@ -1,15 +1,18 @@
 """Full ranking over every item, and the four metrics of the paper (section 4.1)."""
 
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stages import processes
 from stages.data.histories import Histories, history_batches, padded_histories
 
 CUTOFFS = (5, 10)
 USERS_A_BLOCK = 1024
+SCORES_A_BLOCK = 2**25  # fewer users a block in a large catalogue: 128 MB of scores
 
 
 def count_above(scores: Tensor, own: Tensor) -> Tensor:
@@ -68,15 +71,18 @@ def rank_users(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank every user's target after its history, in blocks of users, viewed items kept and left out.
 
-    targets: (users,) in 1…N, in the histories' order → two arrays (users,) int64, 1 = best.
+    targets: (users,) in 1…N, in the histories' order → two arrays (users,) int64, 1 = best. Several processes share the
+    blocks, and all of them get all ranks.
     """
     items = model.item_matrix()
     score = getattr(model, "scores", _dot_products)
-    ranks = np.zeros((2, len(targets)), dtype=np.int64)
-    for users, block in history_batches(histories, max_length, USERS_A_BLOCK):
+    ranks = torch.zeros(2, len(targets), dtype=torch.int64, device=device)
+    size = max(1, min(USERS_A_BLOCK, SCORES_A_BLOCK // items.shape[-2]))
+    blocks = history_batches(histories, max_length, size)
+    for users, block in islice(blocks, processes.number(), None, processes.count()):
         hidden = model.last_hidden(block.to(device))
         wanted = torch.from_numpy(targets[users].astype(np.int64)).to(device)
         viewed = torch.from_numpy(padded_histories(histories, users)).to(device)  # all of it, beyond max_length too
-        both = rank_targets(score(hidden, items), wanted, viewed)
-        ranks[:, users] = torch.stack(both).cpu().numpy()
-    return ranks[0], ranks[1]
+        ranks[:, torch.from_numpy(users).to(device)] = torch.stack(rank_targets(score(hidden, items), wanted, viewed))
+    kept, filtered = processes.summed(ranks).cpu().numpy()
+    return kept, filtered

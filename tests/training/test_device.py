@@ -17,9 +17,3 @@ def test_cpu_is_cpu_and_repeatable():
 def test_a_device_that_is_not_here_is_an_input_error():
     with pytest.raises(InputError, match="device=cuda:99"):
         choose_device("cuda:99")
-
-
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="set launch=python"):
-        choose_device("cpu")

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stages.models.softmax import Sampler, negative_sampler, next_item_loss
+
+COUNTS = np.array([50, 0, 10, 30, 10])  # of items 1…5
+
+
+def table() -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.randn(5, 4)
+
+
+def candidates(items):
+    return table() if items is None else table()[items - 1]
+
+
+def test_over_all_items_it_is_cross_entropy():
+    states, targets = torch.randn(3, 4), torch.tensor([1, 5, 2])
+    expected = F.cross_entropy(states @ table().T, targets - 1)
+    torch.testing.assert_close(next_item_loss(states, targets, candidates, None), expected)
+
+
+def test_half_of_the_negatives_are_uniform_and_half_follow_training():
+    torch.manual_seed(0)
+    items, log_expected = Sampler(torch.from_numpy(COUNTS), 200_000).draw()
+    share = torch.bincount(items, minlength=6)[1:].double() / len(items)
+    expected = (torch.full((5,), 0.2) + torch.from_numpy(COUNTS) / 100) / 2
+    torch.testing.assert_close(share, expected.double(), atol=0.005, rtol=0)
+    torch.testing.assert_close(log_expected.double(), (200_000 * expected[items - 1]).log().double())
+
+
+def test_a_large_sample_has_the_partition_sum_of_the_whole_catalogue():
+    torch.manual_seed(1)
+    states, targets = torch.randn(4, 4), torch.tensor([1, 5, 2, 3])
+    sampler = Sampler(torch.from_numpy(COUNTS), 400_000)
+    whole = next_item_loss(states, targets, candidates, None)
+    torch.testing.assert_close(next_item_loss(states, targets, candidates, sampler), whole, atol=0.01, rtol=0)
+
+
+def test_a_target_is_never_its_own_negative():
+    torch.manual_seed(2)
+    states, targets = torch.zeros(1, 4), torch.tensor([1])
+    only_the_target = Sampler(torch.tensor([7]), 6)
+    loss = next_item_loss(states, targets, lambda items: torch.ones(len(items), 4), only_the_target)
+    assert loss == 0
+
+
+@pytest.mark.parametrize("scale", [0.1, 5.0])
+def test_the_sampled_loss_equals_the_sum_written_out(scale):
+    states, targets = torch.randn(2, 4) * scale, torch.tensor([4, 1])
+    sampler = Sampler(torch.from_numpy(COUNTS), 7)
+    torch.manual_seed(3)
+    items, log_expected = sampler.draw()
+    losses = []
+    for state, target in zip(states, targets, strict=True):
+        own = (state @ table()[target - 1]).exp()
+        others = sum(
+            (state @ table()[item - 1] - q).exp() for item, q in zip(items, log_expected, strict=True) if item != target
+        )
+        losses.append(-(own / (own + others)).log())
+    torch.manual_seed(3)
+    torch.testing.assert_close(next_item_loss(states, targets, candidates, sampler), torch.stack(losses).mean())
+
+
+def test_all_asks_for_no_sampler():
+    assert negative_sampler("all", COUNTS) is None
+    assert negative_sampler(16, COUNTS).size == 16
