@@ -27,12 +27,15 @@ CASES = Path("artifacts/cases.parquet")
 METRICS = Path("metrics")
 STAGES = ("sft", "pretrain", "posttrain")
 OURS = ("sicsrec", "id_encoder")
+LIVE_ONLY = ("positions_per_second", "learning_rate")  # differs from run to run; never changes
 
 
 def read_curves(folder: Path) -> pl.DataFrame:
     """DVCLive's one file a metric as one table: `epoch` and a column a metric."""
     columns: dict[str, list[float]] = {}
     for path in sorted((folder / "plots" / "metrics").rglob("*.tsv")):
+        if path.stem in LIVE_ONLY:
+            continue
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         columns[path.stem] = [float(row[path.stem]) for row in rows]

@@ -19,6 +19,7 @@ from stages.errors import InputError
 from stages.files import atomic, is_first_process
 
 SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats at most about this much
+RATE = "positions_per_second"  # a live curve only: .dvcignore keeps it out of hashes, as no two runs have the same
 
 Batches = Callable[[int], Iterable[tuple[Tensor, ...]]]  # the epoch's number → its batches
 Validate = Callable[[], dict[str, float]]
@@ -86,14 +87,16 @@ def fit(
     first = is_first_process()
     with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if first else nullcontext() as live:
         for row in outcome.rows:
-            _log(live, row)
+            _log(live, row, plan)
         epochs = range(len(outcome.rows) + 1, plan.epochs + 1)
         bar = tqdm(epochs, desc=curves.name, unit="epoch", disable=None if first else True)
         for epoch in bar:
             if plan.monitor and len(outcome.rows) - outcome.best_epoch >= plan.patience:
                 break
             torch.manual_seed(plan.seed * 100_003 + epoch)
-            row = _train_epoch(step, batches(epoch), optimizer, accelerator, device)
+            began = time.monotonic()
+            row, positions = _train_epoch(step, batches(epoch), optimizer, accelerator, device)
+            rate = positions / (time.monotonic() - began)
             if not all(map(math.isfinite, row.values())):
                 raise InputError(f"the loss is {row['loss']} in epoch {epoch}: lower learning_rate in params.yaml")
             model.eval()
@@ -102,8 +105,9 @@ def fit(
             score = row[plan.monitor] if plan.monitor else float(epoch)
             if score > outcome.best:
                 outcome.best, outcome.best_epoch, best_weights = score, epoch, _copied(model)
-            _log(live, row)
-            bar.set_postfix({"best": outcome.best_epoch, plan.monitor or "loss": row[plan.monitor or "loss"]})
+            _log(live, row | {RATE: rate}, plan)
+            monitor = plan.monitor or "loss"
+            bar.set_postfix({"best": outcome.best_epoch, monitor: row[monitor], "positions/s": f"{rate:.0f}"})
             if first and time.monotonic() - saved > SECONDS_BETWEEN_STATES:
                 _save(state, model, optimizer, outcome, best_weights)
                 saved = time.monotonic()
@@ -130,12 +134,13 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     device: torch.device,
-) -> dict[str, float]:
-    """One pass over the batches → the mean of each loss term over steps and processes."""
+) -> tuple[dict[str, float], int]:
+    """One pass over the batches → the mean of each loss term over steps and processes, and the positions read."""
     step.train()
     sums: dict[str, Tensor] = {}
-    steps = 0
+    steps, positions = 0, torch.zeros((), dtype=torch.long)
     for batch in batches:
+        positions += (batch[0] > 0).sum()
         with accelerator.autocast():
             terms = step(*(tensor.to(device, non_blocking=True) for tensor in batch))
         optimizer.zero_grad(set_to_none=True)
@@ -145,13 +150,14 @@ def _train_epoch(
         for name, value in terms.items():  # stays on the device: no wait for it inside the epoch
             sums[name] = sums.get(name, 0) + value.detach()
     totals = processes.summed(torch.stack([total.double() for total in sums.values()])).tolist()
-    return {name: total / steps / processes.count() for name, total in zip(sums, totals, strict=True)}
+    means = {name: total / steps / processes.count() for name, total in zip(sums, totals, strict=True)}
+    return means, int(processes.summed(positions))
 
 
-def _log(live: Live | None, row: dict[str, float]) -> None:
+def _log(live: Live | None, row: dict[str, float], plan: Plan) -> None:
     if live is None:
         return
-    for name, value in row.items():
+    for name, value in (row | {"learning_rate": plan.learning_rate}).items():
         live.log_metric(name, value)
     live.next_step()
 

@@ -88,4 +88,9 @@ def test_a_loss_that_is_not_finite_is_an_input_error(tmp_path):
 
 def test_every_metric_has_a_live_curve(tmp_path):
     run(tmp_path, distance)
-    assert {path.stem for path in (tmp_path / "curves" / "plots" / "metrics").iterdir()} == {"loss", "score"}
+    assert {path.stem for path in (tmp_path / "curves" / "plots" / "metrics").iterdir()} == {
+        "learning_rate",
+        "loss",
+        "positions_per_second",
+        "score",
+    }
