@@ -109,8 +109,7 @@ def first_token(layer: BertLayer | RobertaLayer, states: Tensor, mask: Tensor | 
 def tiny_text_encoder(titles: list[str], pooling: str, max_tokens: int) -> TextEncoder:
     """A two-layer BERT with a vocabulary of the titles; weights from torch's current seed.
 
-    Byte-pair merges and not WordPiece, whose trainer numbers its tokens differently from run to run. No dropout: its
-    random numbers would depend on how many processes share a batch.
+    Byte-pair merges and not WordPiece, whose trainer numbers its tokens differently from run to run.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -125,7 +124,6 @@ def tiny_text_encoder(titles: list[str], pooling: str, max_tokens: int) -> TextE
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=256, max_position_embeddings=max_tokens,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     return TextEncoder(BertModel(config), wrapped, pooling, max_tokens)
 
