@@ -3,19 +3,17 @@
 The other systems of Table 4 read the same vectors, or those from before the tuning (`baseline.embeddings`).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
-from tqdm import tqdm
 
-from stages import processes
 from stages.encoders import image, text
+from stages.encoders.embedding import embed_covers, embed_titles
 from stages.errors import run_stage
-from stages.files import is_first_process, read_parquet, write_json, write_parquet
+from stages.files import read_parquet, write_json, write_parquet
 from stages.params import Params, load_params
 from stages.training.device import choose_device
 
@@ -51,40 +49,6 @@ def frozen_encoders(params: Params, titles: list[str]) -> Encoders:
     if "image" in params.modalities:
         encoders.covers = image.starting_image_encoder(params.image_encoder, e.image_feature)
     return encoders
-
-
-def own_blocks(items: torch.Tensor, batch_size: int, name: str) -> Iterable[torch.Tensor]:
-    """This process's batches of items, with a progress bar."""
-    blocks = items.split(batch_size)[processes.number() :: processes.count()]
-    return tqdm(blocks, desc=name, unit="batch", disable=None if is_first_process() else True)
-
-
-@torch.inference_mode()
-def embed_titles(encoder: text.TextEncoder, titles: list[str], batch_size: int, device: torch.device) -> torch.Tensor:
-    """Vectors of titles, those of like length together. → (titles, width)."""
-    encoder.model.to(device).eval()
-    order = torch.tensor(sorted(range(len(titles)), key=lambda index: len(titles[index])))
-    parts = []
-    for block in own_blocks(order, batch_size, "titles"):
-        inputs = encoder.prepare([titles[index] for index in block.tolist()])
-        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-        parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
-    return processes.united(parts, len(titles))
-
-
-@torch.inference_mode()
-def embed_covers(
-    encoder: image.ImageEncoder, covers: image.DecodedCovers, batch_size: int, device: torch.device
-) -> torch.Tensor:
-    """Vectors of covers; an item without a readable one gets the mean of the others. → (items, width)."""
-    encoder.model.to(device).eval()
-    parts = []
-    for block in own_blocks(covers.readable.nonzero().flatten(), batch_size, "covers"):
-        inputs = {"pixels": covers.pixels[block].to(device)}
-        parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
-    everything = processes.united(parts, len(covers.readable))
-    everything[~covers.readable] = everything[covers.readable].mean(dim=0)
-    return everything
 
 
 def embed(params: Params, items: pl.DataFrame, encoders: Encoders) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -15,13 +15,20 @@ HERE = Path(__file__).parent
 HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
 
 
+class NotToBeHad(Exception):
+    """RecBole's environment could not be made."""
+
+
 def environment() -> Path:
-    """The Python of an environment with `recbole.txt` installed, made the first time."""
+    """The Python of an environment with `recbole.txt` installed, made the first time. Raises NotToBeHad."""
     folder = cache_folder("recbole").absolute()
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", HERE / "recbole.txt"], check=True)
+        command = [python, "-m", "pip", "install", "--quiet", "-r", HERE / "recbole.txt"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NotToBeHad(f"pip could not install it: {done.stderr.strip().splitlines()[-1]}")
         (folder / "ready").touch()
     return python
 
@@ -40,11 +47,14 @@ def write_atomic_files(folder: Path, train: Histories, valid: list[int], test: l
         (folder / f"{folder.name}.{name}.inter").write_text(HEADER + "".join(lines))
 
 
-def measure(folder: Path, params: Params, length: int, threads: int) -> dict[str, float]:
-    """Seconds of an epoch and of an evaluation of the test items, with histories padded to `length`."""
+def measure(folder: Path, params: Params, length: int, threads: int, score_epochs: int) -> dict[str, float]:
+    """Seconds of an epoch and of an evaluation of the test items, with histories padded to `length`.
+
+    score_epochs: with as many epochs, validated each, also the best `score` (ndcg@10) and its `score_seconds`.
+    """
     p = params.pretrain
     settings: dict[str, Any] = {
-        "threads": threads, "dataset": folder.name, "data_path": str(folder.parent.resolve()), "use_gpu": False,
+        "threads": threads, "score_epochs": score_epochs, "dataset": folder.name, "data_path": str(folder.parent.resolve()), "use_gpu": False,
         "benchmark_filename": ["train", "valid", "test"], "alias_of_item_id": ["item_id_list"],
         "train_neg_sample_args": None, "load_col": {"inter": ["user_id", "item_id_list", "item_id"]},
         "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "MAX_ITEM_LIST_LENGTH": length,
