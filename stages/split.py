@@ -1,15 +1,17 @@
 """Stage `split`: raw interactions into histories and held-out items (leave-one-out), items numbered from 1."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from stages.data.leave_one_out import split_leave_one_out, summarise
-from stages.data.ninerec import cover_ids, read_items, read_pairs
+from stages.data.ninerec import cover_ids, read_items, scan_pairs
 from stages.errors import run_stage
 from stages.files import write_json, write_parquet
 from stages.params import load_params
 
 RAW = Path("artifacts/raw")
 OUTPUT = Path("artifacts/split")
+PART_BYTES = 128 * 2**20  # of the CSV: what is sorted at a time, about 5 million interactions
 METRICS = Path("metrics/split.json")
 
 
@@ -17,9 +19,13 @@ def main() -> None:
     """Write items, train, valid, test and full under artifacts/split."""
     params = load_params()
     items = read_items(RAW / f"{params.dataset}_item.csv")
-    pairs = read_pairs(RAW / f"{params.dataset}_pair.csv", set(items["raw_id"]))
+    file = RAW / f"{params.dataset}_pair.csv"
+    pairs = scan_pairs(file, items["raw_id"])
     covers = cover_ids(RAW / f"{params.dataset}_cover.zip")
-    split = split_leave_one_out(pairs, items, covers, params.split.min_interactions)
+    parts = 1 + file.stat().st_size // PART_BYTES
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".parts.", dir=OUTPUT) as folder:
+        split = split_leave_one_out(pairs, items, covers, params.split.min_interactions, Path(folder), parts)
     for name in ("items", "train", "valid", "test", "full"):
         write_parquet(OUTPUT / f"{name}.parquet", getattr(split, name))
     write_json(METRICS, summarise(split))

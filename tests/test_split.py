@@ -56,6 +56,28 @@ def test_the_same_raw_files_give_the_same_bytes() -> None:
     assert [Path(f"artifacts/split/{name}.parquet").read_bytes() for name in NAMES] == first
 
 
+def test_a_log_larger_than_a_part_gives_the_same_bytes_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    download.main()
+    split.main()
+    first = [Path(f"artifacts/split/{name}.parquet").read_bytes() for name in NAMES]
+    monkeypatch.setattr(split, "PART_BYTES", Path("artifacts/raw/sample_pair.csv").stat().st_size // 5)
+    split.main()
+    assert [Path(f"artifacts/split/{name}.parquet").read_bytes() for name in NAMES] == first
+    assert {path.name for path in Path("artifacts/split").iterdir()} == {f"{name}.parquet" for name in NAMES}
+
+
+def test_a_split_that_fails_leaves_nothing_behind() -> None:
+    download.main()
+    content = YAML(typ="safe").load(Path("params.yaml"))
+    content["split"]["min_interactions"] = 1000
+    YAML().dump(content, Path("params.yaml"))
+    with pytest.raises(InputError, match="no user has 1000 interactions"):
+        split.main()
+    assert not list(Path("artifacts/split").iterdir())
+
+
 def test_without_raw_files_it_says_which_stage_to_run() -> None:
     with pytest.raises(InputError, match="sample_item.csv is missing: run `dvc repro download`"):
         split.main()

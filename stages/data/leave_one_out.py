@@ -1,8 +1,11 @@
 """The leave-one-out split: each user's last item is the test target, the one before it the validation target."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from stages.errors import InputError
 
@@ -23,20 +26,25 @@ class Split:
     dropped: dict[str, int]
 
 
-def split_leave_one_out(pairs: pl.DataFrame, items: pl.DataFrame, covers: set[str], min_interactions: int) -> Split:
+def split_leave_one_out(
+    pairs: pl.LazyFrame, items: pl.DataFrame, covers: set[str], min_interactions: int, folder: Path, parts: int = 1
+) -> Split:
     """Cut histories, ordered by (timestamp, file row), into training, validation and test parts.
 
     pairs: raw_user, raw_item, timestamp; items: raw_id, title_zh, title_en. Dropped, and counted: exact repeats of an
     event, interactions with items without any title, users with fewer than `min_interactions`. Items are numbered
-    from 1 in their file's order, users from 0 in order of first appearance in theirs.
+    from 1 in their file's order, users from 0 in order of first appearance in theirs. The events go through
+    `folder`, empty before, in `parts` groups of users, one of which is in memory at a time beside all histories.
     Raises InputError when nothing is left.
     """
-    kept, dropped = _filter(pairs, items, min_interactions)
-    if kept.is_empty():
+    _write_parts(pairs, items, folder, parts)
+    finished = [_histories(part, min_interactions) for part in folder.iterdir()]
+    dropped = {reason: sum(counts[reason] for _, counts in finished) for reason in finished[0][1]}
+    places = pl.concat([histories for histories, _ in finished]).sort("first_row")
+    del finished
+    if places.is_empty():
         raise InputError(f"no user has {min_interactions} interactions with titled items: lower split.min_interactions")
-    numbered = _number_items(items, kept, covers)
-    events = _number_events(kept, numbered)
-    full = events.group_by("user", maintain_order=True).agg(pl.col("raw_user").first().alias("raw_id"), items="item")
+    numbered, full = _number(items, places, covers)
     train = full.with_columns(pl.col("items").list.head(pl.col("items").list.len() - 2))
     counts = train.select(item=pl.col("items").explode()).group_by("item").agg(count=pl.len().cast(pl.Int32))
     numbered = numbered.join(counts, on="item", how="left", maintain_order="left").with_columns(
@@ -61,39 +69,46 @@ def summarise(split: Split) -> dict[str, object]:
     }
 
 
-def _filter(pairs: pl.DataFrame, items: pl.DataFrame, min_interactions: int) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The events that stay, in file order, and the number of those that do not, by reason."""
-    once = pairs.unique(["raw_user", "raw_item", "timestamp"], keep="first", maintain_order=True)
-    untitled = items.filter((pl.col("title_zh").str.strip_chars() == "") & (pl.col("title_en").str.strip_chars() == ""))
-    titled = once.filter(~pl.col("raw_item").is_in(untitled["raw_id"].implode()))
-    kept = titled.filter(pl.len().over("raw_user") >= min_interactions)
+def _write_parts(pairs: pl.LazyFrame, items: pl.DataFrame, folder: Path, parts: int) -> None:
+    """Stream the events into `parts` parts, all of a user's into the same one.
+
+    Columns: row (of the file), raw_user, item (its place in the items' file, from 0), titled, timestamp.
+    """
+    untitled = (pl.col("title_zh").str.strip_chars() == "") & (pl.col("title_en").str.strip_chars() == "")
+    places = items.lazy().select(raw_item="raw_id", titled=~untitled).with_row_index("item")
+    events = pairs.with_row_index("row").join(places, on="raw_item", how="inner").drop("raw_item")
+    by_user = pl.PartitionBy(folder, key={"part": pl.col("raw_user").hash() % parts}, include_key=False)
+    events.sink_parquet(by_user, compression="lz4", engine="streaming")
+
+
+def _histories(part: Path, min_interactions: int) -> tuple[pl.DataFrame, dict[str, int]]:
+    """One part's histories (first_row, raw_id, items by place), and by reason what is in none of them."""
+    events = pl.read_parquet(part, hive_partitioning=False)
+    once = events.group_by("raw_user", "item", "timestamp").agg(pl.col("row").min(), pl.col("titled").first())
+    titled = once.filter("titled").sort("timestamp", "row")
+    users = titled.group_by(raw_id="raw_user").agg(first_row=pl.col("row").min(), items="item")
+    kept = users.filter(pl.col("items").list.len() >= min_interactions)
     dropped = {
-        "repeated_events": pairs.height - once.height,
+        "repeated_events": events.height - once.height,
         "untitled_interactions": once.height - titled.height,
-        "short_users": once["raw_user"].n_unique() - kept["raw_user"].n_unique(),
-        "short_user_interactions": titled.height - kept.height,
+        "short_users": once["raw_user"].n_unique() - kept.height,
+        "short_user_interactions": titled.height - int(kept["items"].list.len().sum()),
     }
     return kept, dropped
 
 
-def _number_items(items: pl.DataFrame, kept: pl.DataFrame, covers: set[str]) -> pl.DataFrame:
-    used = items.filter(pl.col("raw_id").is_in(kept["raw_item"].unique().implode()))
+def _number(items: pl.DataFrame, places: pl.DataFrame, covers: set[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The items that are in a history, numbered from 1, and the histories of their numbers; users numbered from 0."""
+    flat = places["items"].explode().to_numpy()
+    used = np.zeros(items.height, dtype=bool)
+    used[flat] = True
+    number = np.cumsum(used, dtype=np.int32)
+    ends = places["items"].list.len().to_numpy().cumsum(dtype=np.int64)
+    lists = pa.LargeListArray.from_arrays(np.concatenate([[0], ends]), number[flat])
+    user = pl.int_range(places.height, dtype=pl.Int32, eager=True)
+    full = places.select(user=user, raw_id="raw_id", items=pl.Series(lists))
     has_cover = pl.col("raw_id").is_in(pl.Series(sorted(covers), dtype=pl.String).implode())
-    return used.with_row_index("item", offset=1).select(
-        pl.col("item").cast(pl.Int32), "raw_id", "title_zh", "title_en", cover=has_cover
-    )
-
-
-def _number_events(kept: pl.DataFrame, numbered: pl.DataFrame) -> pl.DataFrame:
-    """user int32, item int32, raw_user, each user's events in (timestamp, file row) order."""
-    users = kept.select(pl.col("raw_user").unique(maintain_order=True)).with_row_index("user")
-    return (
-        kept.with_row_index("row")
-        .join(users.with_columns(pl.col("user").cast(pl.Int32)), on="raw_user")
-        .join(numbered.select("item", raw_item="raw_id"), on="raw_item")
-        .sort("user", "timestamp", "row")
-        .select("user", "raw_user", "item")
-    )
+    return items.select(pl.Series("item", number), "raw_id", "title_zh", "title_en", cover=has_cover).filter(used), full
 
 
 def _nth_last(full: pl.DataFrame, n: int) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 import csv
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -12,34 +12,42 @@ from stages.errors import InputError
 FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows: the same covers give the same bytes
 
 
-def read_pairs(path: Path, item_ids: Collection[str]) -> pl.DataFrame:
-    """The interactions in file order: `raw_user` str, `raw_item` str, `timestamp` int64.
+def scan_pairs(path: Path, item_ids: pl.Series) -> pl.LazyFrame:
+    """The interactions in file order, checked but not read: `raw_user` str, `raw_item` str, `timestamp` int64.
 
     NineRec's README and its code disagree on which of the first two columns is the user: the item column is the one
     whose values are all in `item_ids` (if both are, the first one, as in NineRec's code).
     Raises InputError with the line of a malformed row, or when neither column holds items.
     """
     _must_exist(path)
+    known = item_ids.implode()
     try:
-        frame = pl.read_csv(path, has_header=False, infer_schema=False)
+        scan = pl.scan_csv(path, has_header=False, infer_schema=False)
+        if len(names := scan.collect_schema().names()) != 3:
+            raise _pair_fault(path) or InputError(f"{path}: not 3 columns")
+        scan = scan.rename(dict(zip(names, ("first", "second", "timestamp"), strict=True)))
+        scan = scan.with_columns(pl.col("timestamp").cast(pl.Int64, strict=False))
+        any_gap = pl.any_horizontal(pl.all().is_null().any()).alias("gap")
+        are_items = [pl.col(name).is_in(known).all() for name in ("first", "second")]
+        gap, first_is_item, second_is_item = scan.select(any_gap, *are_items).collect(engine="streaming").row(0)
     except (pl.exceptions.ComputeError, pl.exceptions.NoDataError) as error:
         raise _pair_fault(path) or InputError(f"{path}: {' '.join(str(error).split())}") from error
-    if frame.width != 3:
-        raise _pair_fault(path) or InputError(f"{path}: not 3 columns")
-    frame = frame.rename(dict(zip(frame.columns, ("first", "second", "timestamp"), strict=True)))
-    frame = frame.with_columns(pl.col("timestamp").cast(pl.Int64, strict=False))
-    if any(column.null_count() for column in frame):
+    if gap:
         raise _pair_fault(path) or InputError(f"{path}: an empty value in an interaction")
-    known = pl.Series(list(item_ids), dtype=pl.String)
-    if frame["first"].is_in(known.implode()).all():
-        return frame.select(raw_user="second", raw_item="first", timestamp="timestamp")
-    if frame["second"].is_in(known.implode()).all():
-        return frame.select(raw_user="first", raw_item="second", timestamp="timestamp")
-    strangers = [frame[name].filter(~frame[name].is_in(known.implode()))[0] for name in ("first", "second")]
+    if first_is_item:
+        return scan.select(raw_user="second", raw_item="first", timestamp="timestamp")
+    if second_is_item:
+        return scan.select(raw_user="first", raw_item="second", timestamp="timestamp")
+    strangers = [_first_stranger(scan.select(name), known) for name in ("first", "second")]
     raise InputError(
         f"{path}: neither column holds only items of the item file (column 1 has {strangers[0]!r}, "
         f"column 2 {strangers[1]!r}): use the two files of one dataset"
     )
+
+
+def _first_stranger(ids: pl.LazyFrame, known: pl.Series) -> str:
+    stranger: str = ids.filter(~pl.first().is_in(known)).first().collect(engine="streaming").item()
+    return stranger
 
 
 def read_items(path: Path) -> pl.DataFrame:

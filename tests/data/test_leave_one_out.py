@@ -1,19 +1,29 @@
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
 import polars as pl
 import pytest
 
-from stages.data.leave_one_out import split_leave_one_out, summarise
+from stages.data.leave_one_out import Split, split_leave_one_out, summarise
 from stages.errors import InputError
 
 Event = tuple[str, str, int]
 ITEMS = [("a", "甲", "A"), ("b", "乙", ""), ("c", "", "C"), ("d", "丁", "D"), ("e", "", " "), ("unused", "无", "U")]
 
 
-def pairs_of(events: list[Event]) -> pl.DataFrame:
-    return pl.DataFrame(events, schema=["raw_user", "raw_item", "timestamp"], orient="row")
-
-
-def items_of(rows: list[tuple[str, str, str]] = ITEMS) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=["raw_id", "title_zh", "title_en"], orient="row")
+def split_of(
+    events: list[Event],
+    items: list[tuple[str, str, str]] = ITEMS,
+    covers: frozenset[str] = frozenset(),
+    least: int = 3,
+    parts: int = 1,
+) -> Split:
+    pairs = pl.LazyFrame(events, schema=["raw_user", "raw_item", "timestamp"], orient="row")
+    titles = pl.DataFrame(items, schema=["raw_id", "title_zh", "title_en"], orient="row")
+    with tempfile.TemporaryDirectory() as folder:
+        return split_leave_one_out(pairs, titles, set(covers), least, Path(folder), parts)
 
 
 EVENTS = [
@@ -32,7 +42,7 @@ EVENTS = [
 
 
 def test_the_last_item_is_for_the_test_and_the_one_before_for_validation() -> None:
-    split = split_leave_one_out(pairs_of(EVENTS), items_of(), {"a", "d"}, 3)
+    split = split_of(EVENTS, covers=frozenset({"a", "d"}))
     assert split.items.drop("title_zh", "title_en").rows() == [
         (1, "a", True, 2),
         (2, "b", False, 0),
@@ -46,7 +56,7 @@ def test_the_last_item_is_for_the_test_and_the_one_before_for_validation() -> No
 
 
 def test_what_is_dropped_is_counted() -> None:
-    split = split_leave_one_out(pairs_of(EVENTS), items_of(), set(), 3)
+    split = split_of(EVENTS)
     assert split.dropped == {
         "repeated_events": 1,
         "untitled_interactions": 2,
@@ -67,12 +77,12 @@ def test_what_is_dropped_is_counted() -> None:
 def test_ties_in_time_keep_the_order_of_the_file() -> None:
     names = [f"i{number:03}" for number in range(200)]
     events = [("u", name, 1) for name in reversed(names)]
-    split = split_leave_one_out(pairs_of(events), items_of([(name, "题", "T") for name in names]), set(), 3)
+    split = split_of(events, [(name, "题", "T") for name in names])
     assert split.full["items"].to_list() == [list(range(200, 0, -1))]
 
 
 def test_column_types_are_those_that_later_stages_rely_on() -> None:
-    split = split_leave_one_out(pairs_of(EVENTS), items_of(), set(), 3)
+    split = split_of(EVENTS)
     histories = {"user": pl.Int32, "raw_id": pl.String, "items": pl.List(pl.Int32)}
     assert split.train.schema == split.full.schema == histories
     assert split.valid.schema == split.test.schema == {"user": pl.Int32, "item": pl.Int32}
@@ -82,4 +92,36 @@ def test_column_types_are_those_that_later_stages_rely_on() -> None:
 
 def test_nothing_left_is_an_error() -> None:
     with pytest.raises(InputError, match="no user has 5 interactions"):
-        split_leave_one_out(pairs_of(EVENTS), items_of(), set(), 5)
+        split_of(EVENTS, least=5)
+
+
+@pytest.fixture(scope="module")
+def many() -> list[Event]:
+    """2,000 events of 150 users, with repeats, ties in time, items without a title and users of too few."""
+    rng = np.random.default_rng(0)
+    user, item, time = rng.geometric(0.02, 2000) % 150, rng.integers(0, 5, 2000), rng.integers(0, 40, 2000)
+    return [(f"u{u}", "abcde"[i], int(t)) for u, i, t in zip(user, item, time, strict=True)]
+
+
+@pytest.mark.parametrize("parts", [1, 7])
+def test_a_split_in_parts_keeps_the_histories_that_a_plain_loop_does(many: list[Event], parts: int) -> None:
+    histories = defaultdict(list)
+    for user, item, time in dict.fromkeys(many):
+        if item != "e":
+            histories[user].append((time, item))
+    kept = [
+        (user, [item for _, item in sorted(events, key=lambda event: event[0])])
+        for user, events in histories.items()
+        if len(events) >= 3
+    ]
+    split = split_of(many, parts=parts)
+    raw_ids = dict(split.items.select("item", "raw_id").rows())
+    assert [(user, [raw_ids[item] for item in items]) for _, user, items in split.full.rows()] == kept
+    assert all(split.dropped.values())
+
+
+def test_a_split_in_several_parts_equals_the_split_in_one(many: list[Event]) -> None:
+    whole, cut = split_of(many), split_of(many, parts=7)
+    for name in ("items", "train", "valid", "test", "full"):
+        assert getattr(cut, name).equals(getattr(whole, name))
+    assert cut.dropped == whole.dropped

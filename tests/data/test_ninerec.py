@@ -2,9 +2,10 @@ import re
 import zipfile
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from stages.data.ninerec import cover_ids, read_items, read_pairs, write_covers
+from stages.data.ninerec import cover_ids, read_items, scan_pairs, write_covers
 from stages.errors import InputError
 
 
@@ -15,20 +16,20 @@ def write(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("text", ["v1,u1,5\nv2,u1,6\n", "u1,v1,5\nu1,v2,6\n"])
 def test_either_column_order_gives_the_same_interactions(tmp_path: Path, text: str) -> None:
-    frame = read_pairs(write(tmp_path / "x_pair.csv", text), {"v1", "v2", "v3"})
+    frame = scan_pairs(write(tmp_path / "x_pair.csv", text), pl.Series(["v1", "v2", "v3"])).collect()
     assert frame.columns == ["raw_user", "raw_item", "timestamp"]
     assert frame.rows() == [("u1", "v1", 5), ("u1", "v2", 6)]
 
 
 def test_ids_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
-    frame = read_pairs(write(tmp_path / "x_pair.csv", "007,12,-5\r\n08,12,6"), {"007", "08"})
+    frame = scan_pairs(write(tmp_path / "x_pair.csv", "007,12,-5\r\n08,12,6"), pl.Series(["007", "08"])).collect()
     assert frame.rows() == [("12", "007", -5), ("12", "08", 6)]
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("v1,u1,5\nv9,u1,6\n", "neither column holds only items"),
+        ("v1,u1,5\nv9,u2,6\n", "neither column holds only items of the item file (column 1 has 'v9', column 2 'u1')"),
         ("v1,u1,5\nv1,u1,noon\n", ":2: timestamp 'noon' is not an integer"),
         ("v1,u1,5\nv1,u1,1.5\n", ":2: timestamp '1.5'"),
         ("v1,u1,5\nv1,u1,\n", ":2: timestamp ''"),
@@ -42,7 +43,7 @@ def test_ids_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
 )
 def test_a_bad_interaction_is_named_with_file_and_line(tmp_path: Path, text: str, fault: str) -> None:
     with pytest.raises(InputError, match="x_pair.csv.*" + re.escape(fault)) as caught:
-        read_pairs(write(tmp_path / "x_pair.csv", text), {"v1"})
+        scan_pairs(write(tmp_path / "x_pair.csv", text), pl.Series(["v1"]))
     assert "\n" not in str(caught.value)
 
 
@@ -73,7 +74,7 @@ def test_a_bad_item_is_named_with_file_and_line(tmp_path: Path, content: bytes, 
 
 
 def test_a_missing_file_says_which_stage_makes_it(tmp_path: Path) -> None:
-    for read in (read_items, lambda path: read_pairs(path, {"v1"})):
+    for read in (read_items, lambda path: scan_pairs(path, pl.Series(["v1"]))):
         with pytest.raises(InputError, match="gone.csv is missing: run `dvc repro download`"):
             read(tmp_path / "gone.csv")
 
