@@ -76,18 +76,16 @@ def training_windows(histories: Histories, max_length: int) -> Windows:
     A history of up to max_length + 1 items is one window. A longer one is read through windows that overlap by half,
     so that every target sees at least max_length / 2 items, as the prefixes of RecBole would let it.
     """
-    spans: list[tuple[int, int, int, int]] = []
-    bounds = zip(histories.offsets[:-1].tolist(), histories.offsets[1:].tolist(), strict=True)
-    for user, (begin, stop) in enumerate(bounds):
-        end = min(begin + max_length, stop - 1)
-        if end > begin:
-            spans.append((begin, end, 0, user))
-        while end < stop - 1:
-            new_end = min(end + max(1, max_length // 2), stop - 1)
-            start = new_end - max_length
-            spans.append((start, new_end, end - start, user))
-            end = new_end
-    return Windows(*np.array(spans, dtype=np.int64).reshape(-1, 4).T)
+    step = max(1, max_length // 2)
+    targets = np.maximum(histories.lengths - 1, 0)
+    count = (targets > 0) + np.maximum(-(-(targets - max_length) // step), 0)  # windows a history
+    user = np.repeat(np.arange(len(count)), count)
+    number = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)  # of the window in its history
+    begin = histories.offsets[:-1][user]
+    reach = begin + max_length + number * step
+    end = np.minimum(reach, begin + targets[user])
+    start = np.maximum(begin, end - max_length)
+    return Windows(start, end, np.where(number > 0, reach - step - start, 0), user)
 
 
 def prefix_windows(histories: Histories, max_length: int) -> Windows:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import polars as pl
 import pytest
@@ -43,6 +45,26 @@ def test_windows_cover_every_target_exactly_once(many, max_length):
     starts = set(many.offsets[:-1].tolist())
     assert sorted(covered) == [i for i in range(len(many.values)) if i not in starts]
     assert (windows.end - windows.start).max() <= max_length
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 3, 7, 8, 50])
+def test_windows_are_those_of_a_loop_over_users(many, max_length):
+    spans = []
+    for user, (begin, stop) in enumerate(itertools.pairwise(many.offsets.tolist())):
+        end = min(begin + max_length, stop - 1)
+        if end > begin:
+            spans.append((begin, end, 0, user))
+        while end < stop - 1:
+            new_end = min(end + max(1, max_length // 2), stop - 1)
+            start = new_end - max_length
+            spans.append((start, new_end, end - start, user))
+            end = new_end
+    windows = training_windows(many, max_length)
+    assert list(zip(windows.start, windows.end, windows.first, windows.user, strict=True)) == spans
+
+
+def test_histories_of_one_item_have_no_windows():
+    assert len(training_windows(packed([1], [], [2]), 5).user) == 0
 
 
 def test_a_long_history_keeps_half_a_window_of_context(many):
