@@ -26,7 +26,6 @@ from stages.training.device import choose_device
 
 ARTIFACTS = Path("artifacts")
 RESULT = Path("metrics/bench.json")
-PATIENCE = 100  # epochs in which ours has to reach RecBole's score
 
 
 def read_data() -> training.Data:
@@ -84,8 +83,7 @@ def of_recbole(params: Params, data: training.Data, ours: dict[str, float], thre
             beside_recbole.write_atomic_files(place, data.train, data.valid.tolist(), data.test.tolist(), length)
             theirs[name] = beside_recbole.measure(place, params, length, threads, score_epochs)
     cut, goal = theirs["cut"], theirs["cut"]["score"]
-    model = training.new_sasrec(params, data.items)
-    to_score = training.seconds(lambda: training.train(model, params, data, PATIENCE, reach=goal))
+    to_score = training.seconds_to_reach(params, data, goal)
     return {
         "recbole_cut": usual,
         "recbole_len50_epoch_seconds": theirs["len50"]["epoch"],

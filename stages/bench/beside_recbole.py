@@ -54,7 +54,8 @@ def measure(folder: Path, params: Params, length: int, threads: int, score_epoch
     """
     p = params.pretrain
     settings: dict[str, Any] = {
-        "threads": threads, "score_epochs": score_epochs, "dataset": folder.name, "data_path": str(folder.parent.resolve()), "use_gpu": False,
+        "threads": threads, "score_epochs": score_epochs,
+        "dataset": folder.name, "data_path": str(folder.parent.resolve()), "use_gpu": False,
         "benchmark_filename": ["train", "valid", "test"], "alias_of_item_id": ["item_id_list"],
         "train_neg_sample_args": None, "load_col": {"inter": ["user_id", "item_id_list", "item_id"]},
         "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "MAX_ITEM_LIST_LENGTH": length,

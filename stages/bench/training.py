@@ -17,7 +17,7 @@ from stages.data.histories import Batch, Histories, training_batches, training_w
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import Params
-from stages.training.fit import Outcome, Plan, fit
+from stages.training.fit import Plan, fit
 from stages.training.ranking import mean_metrics, rank_users
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ ITEMS_OF_GROWTH = 2000
 
 @dataclass(frozen=True)
 class Data:
-    """train: what models learn from; valid: their validation items; known, test: what they are asked, and the answer."""
+    """train: what models learn from; valid: their validation items; known and test: question and answer."""
 
     train: Histories
     valid: np.ndarray
@@ -59,26 +59,46 @@ def new_sicsrec(params: Params, items: int, vectors: dict[str, torch.Tensor]) ->
     return model
 
 
-def train(model: nn.Module, params: Params, data: Data, epochs: int, reach: float | None = None) -> Outcome:
-    """Train as the stages do, in a temporary folder; with `reach` only until validation ndcg@10 is that high."""
+def train(model: nn.Module, params: Params, data: Data, epochs: int) -> None:
+    """Train as the stages do, without validation, in a temporary folder."""
     p = params.pretrain
     windows = training_windows(data.train, p.max_length)
-
-    def validate() -> dict[str, float]:
-        if reach is None:
-            return {}
-        score = mean_metrics(rank_users(model, data.train, data.valid, p.max_length, CPU)[0])["ndcg@10"]
-        return {"reached": min(score, reach)}  # never better again once it is there: patience ends the run
-
-    plan = Plan(
-        epochs, epochs if reach is None else 1, None if reach is None else "reached", p.learning_rate, params.seed
-    )
     with tempfile.TemporaryDirectory() as folder:
-        return fit(
+        fit(
             model,
             lambda epoch: training_batches(data.train, windows, p.batch_positions, np.random.default_rng(epoch)),
-            validate, plan, CPU, Path(folder) / "curves", Path(folder) / "state",
-        )  # fmt: skip
+            dict,
+            Plan(epochs, epochs, None, p.learning_rate, params.seed),
+            CPU,
+            Path(folder) / "curves",
+            Path(folder) / "state",
+        )
+
+
+def seconds_to_reach(params: Params, data: Data, goal: float) -> float:
+    """How long the ID encoder trains, validated after every epoch, until validation ndcg@10 is at least `goal`."""
+    p, model = params.pretrain, new_sasrec(params, data.items)
+    windows = training_windows(data.train, p.max_length)
+    reached = []
+
+    def validate() -> dict[str, float]:
+        score = mean_metrics(rank_users(model, data.train, data.valid, p.max_length, CPU)[0])["ndcg@10"]
+        if score >= goal:
+            reached.append(time.perf_counter())
+        return {"below": min(score, goal)}  # cannot rise any more once it is there, so that patience ends the run
+
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        fit(
+            model,
+            lambda epoch: training_batches(data.train, windows, p.batch_positions, np.random.default_rng(epoch)),
+            validate,
+            Plan(p.epochs, p.patience, "below", p.learning_rate, params.seed),
+            CPU,
+            Path(folder) / "curves",
+            Path(folder) / "state",
+        )
+    return reached[0] - begin
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -148,9 +168,7 @@ def seconds_an_interaction(params: Params, interactions: int) -> float:
     first = next(batches)
     planned = time.perf_counter() - begin
     step(first)
-    trained = [
-        (seconds(lambda b=batch: step(b)), int((batch.targets > 0).sum())) for batch in islice(batches, GROWTH_BATCHES)
-    ]
-    times, targets = zip(*trained, strict=True)
-    a_target = float(np.median(np.array(times) / np.array(targets)))
+    batches = islice(batches, GROWTH_BATCHES)
+    costs = [seconds(lambda b=batch: step(b)) / int((batch.targets > 0).sum()) for batch in batches]
+    a_target = float(np.median(costs))
     return (planned + a_target * int(windows.targets.sum())) / interactions
