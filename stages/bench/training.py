@@ -17,7 +17,7 @@ from stages.data.histories import Batch, Histories, training_batches, training_w
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import Params
-from stages.training.fit import Plan, fit
+from stages.training.fit import Plan, Validate, fit
 from stages.training.ranking import mean_metrics, rank_users
 
 CPU = torch.device("cpu")
@@ -59,27 +59,21 @@ def new_sicsrec(params: Params, items: int, vectors: dict[str, torch.Tensor]) ->
     return model
 
 
-def train(model: nn.Module, params: Params, data: Data, epochs: int) -> None:
-    """Train as the stages do, without validation, in a temporary folder."""
+def train(model: nn.Module, params: Params, data: Data, plan: Plan, validate: Validate = dict) -> None:
+    """Train as the stages do, in a temporary folder."""
     p = params.pretrain
     windows = training_windows(data.train, p.max_length)
     with tempfile.TemporaryDirectory() as folder:
         fit(
             model,
             lambda epoch: training_batches(data.train, windows, p.batch_positions, np.random.default_rng(epoch)),
-            dict,
-            Plan(epochs, epochs, None, p.learning_rate, params.seed),
-            CPU,
-            Path(folder) / "curves",
-            Path(folder) / "state",
-        )
+            validate, plan, CPU, Path(folder) / "curves", Path(folder) / "state",
+        )  # fmt: skip
 
 
 def seconds_to_reach(params: Params, data: Data, goal: float) -> float:
     """How long the ID encoder trains, validated after every epoch, until validation ndcg@10 is at least `goal`."""
-    p, model = params.pretrain, new_sasrec(params, data.items)
-    windows = training_windows(data.train, p.max_length)
-    reached = []
+    p, model, reached = params.pretrain, new_sasrec(params, data.items), []
 
     def validate() -> dict[str, float]:
         score = mean_metrics(rank_users(model, data.train, data.valid, p.max_length, CPU)[0])["ndcg@10"]
@@ -87,17 +81,8 @@ def seconds_to_reach(params: Params, data: Data, goal: float) -> float:
             reached.append(time.perf_counter())
         return {"below": min(score, goal)}  # cannot rise any more once it is there, so that patience ends the run
 
-    with tempfile.TemporaryDirectory() as folder:
-        begin = time.perf_counter()
-        fit(
-            model,
-            lambda epoch: training_batches(data.train, windows, p.batch_positions, np.random.default_rng(epoch)),
-            validate,
-            Plan(p.epochs, p.patience, "below", p.learning_rate, params.seed),
-            CPU,
-            Path(folder) / "curves",
-            Path(folder) / "state",
-        )
+    begin = time.perf_counter()
+    train(model, params, data, Plan(p.epochs, p.patience, "below", p.learning_rate, params.seed), validate)
     return reached[0] - begin
 
 
@@ -110,7 +95,8 @@ def seconds(call: Callable[[], object]) -> float:
 
 def epoch_seconds(model: nn.Module, params: Params, data: Data) -> float:
     """The fastest of EPOCHS epochs."""
-    return min(seconds(lambda: train(model, params, data, 1)) for _ in range(EPOCHS))
+    plan = Plan(1, 1, None, params.pretrain.learning_rate, params.seed)
+    return min(seconds(lambda: train(model, params, data, plan)) for _ in range(EPOCHS))
 
 
 def ranking_seconds(model: nn.Module, params: Params, data: Data) -> float:
