@@ -15,10 +15,11 @@ from stages.encoders.text import TextEncoder
 def embed_titles(encoder: TextEncoder, titles: list[str], batch_size: int, device: torch.device) -> Tensor:
     """Vectors of titles, those of like length together. → (titles, width)."""
     encoder.model.to(device).eval()
-    order = torch.tensor(sorted(range(len(titles)), key=lambda index: len(titles[index])))
+    everything = encoder.prepare(titles)
+    order = encoder.lengths(everything).argsort(stable=True)
     parts = []
     for block in _own_blocks(order, batch_size, "titles"):
-        inputs = encoder.prepare([titles[index] for index in block.tolist()])
+        inputs = encoder.trimmed({name: tensor[block] for name, tensor in everything.items()})
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
     return processes.united(parts, len(titles))
