@@ -1,5 +1,6 @@
 """Fig. 5: histories at the left, what each model recommends after them at the right, the true item framed."""
 
+import re
 import textwrap
 import zipfile
 from io import BytesIO
@@ -15,6 +16,8 @@ HISTORY = 4  # latest items shown
 FRAME = "#000000"
 CARD = "#e8e8e8"
 CHARACTERS, LINES = 9, 3  # of a title
+STOPS = "，。！？；：、”’）》」』!?,.;:"
+NAMES = {"sicsrec": "SICSRec", "id_encoder": "ID encoder"}
 
 
 class Covers:
@@ -36,10 +39,13 @@ class Covers:
 
 
 def wrapped(title: str) -> str:
-    """At most LINES short lines; a Chinese character is as wide as two Latin ones."""
+    """At most LINES short lines, none begun by a stop; a Chinese character is as wide as two Latin ones."""
     wide = sum(ord(character) > 0x2E80 for character in title) > len(title) / 3
     width = CHARACTERS if wide else 2 * CHARACTERS
-    return textwrap.fill(writable(title), width, max_lines=LINES, placeholder="…")
+    lines = re.sub(rf"\n([{STOPS}])\n?", r"\1\n", textwrap.fill(writable(title), width)).rstrip().split("\n")
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], lines[LINES - 1][: width - 1] + "…"]
+    return "\n".join(lines)
 
 
 def draw_cases(cases: pl.DataFrame, items: pl.DataFrame, covers: Covers, title: str, path: Path) -> None:
@@ -59,7 +65,7 @@ def draw_cases(cases: pl.DataFrame, items: pl.DataFrame, covers: Covers, title: 
                 raw_id, words = items["raw_id"][item - 1], items[title][item - 1]
                 _card(axes, covers.get(raw_id), words or raw_id, item == case["target"])
                 if offset == 0:
-                    axes.set_title(head, fontsize=9, loc="left")
+                    axes.set_title(NAMES.get(head, head), fontsize=10, loc="left")
     save(figure, path)
 
 
@@ -68,9 +74,9 @@ def _card(axes: Axes, cover: Image.Image | None, words: str, true: bool) -> None
     axes.set_facecolor(CARD)
     axes.set_box_aspect(0.75)
     if cover is None:
-        axes.text(0.5, 0.5, wrapped(words), ha="center", va="center", fontsize=8, transform=axes.transAxes)
+        axes.text(0.5, 0.5, wrapped(words), ha="center", va="center", fontsize=9, transform=axes.transAxes)
     else:
         axes.imshow(cover, aspect="auto")
-        axes.set_xlabel(wrapped(words), fontsize=7)
+        axes.set_xlabel(wrapped(words), fontsize=9)
     for spine in axes.spines.values():
         spine.set(color=FRAME if true else "none", linewidth=4)

@@ -79,6 +79,11 @@ def test_what_the_font_lacks_is_left_out_and_chinese_stays():
 def test_titles_are_cut_to_three_lines():
     assert wrapped("红烧肉") == "红烧肉"
     long = wrapped("红烧肉的做法" * 10).split("\n")
-    assert len(long) == 3
+    assert [len(line) for line in long] == [9, 9, 9]
     assert long[-1].endswith("…")
     assert max(map(len, wrapped("a long English title of many words " * 5).split("\n"))) <= 18
+
+
+def test_no_line_of_a_title_begins_with_a_stop():
+    assert wrapped("年度合集的密室案件，悬疑") == "年度合集的密室案件，\n悬疑"
+    assert wrapped("年度合集的密室案件！") == "年度合集的密室案件！"
