@@ -1,5 +1,6 @@
 """How the tables write what several of them show."""
 
+TESTED = "ndcg@10"
 SIGNIFICANT = 0.05
 
 

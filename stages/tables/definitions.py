@@ -36,7 +36,7 @@ def _ours(key: str, rows: dict[str, Any]) -> tuple[Row, ...]:
 
 def _encoders(*pairs: tuple[str, str]) -> tuple[Row, ...]:
     text = {"BERT": "*bert-base*", "RoBERTa": "*roberta*", "Sentence-T5": "*sentence-t5*"}
-    image = {"Swin": "swin_*", "ViT": "vit_*", "ResNet50": "resnet50*"}
+    image = {"Swin": "*swin_*", "ViT": "*vit_*", "ResNet50": "*resnet50*"}
     return tuple(Row(f"{t}&{i}", {"text_encoder": text[t], "image_encoder": image[i]}) for t, i in pairs)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stages.errors import InputError
-from stages.tables.cells import SIGNIFICANT, p_cell
+from stages.tables.cells import SIGNIFICANT, TESTED, p_cell
 from stages.tables.definitions import Table
 from stages.tables.experiments import Experiment
 from stages.tables.paper import paper_values
@@ -15,7 +15,6 @@ from stages.training.ranking import per_user_metrics
 from stages.training.statistics import holm, paired_p_value
 
 PROTOCOLS = {"kept": "rank", "filtered": "rank_filtered"}  # viewed items kept (the paper's), or left out
-TESTED = "ndcg@10"
 
 Gains = dict[str, np.ndarray]  # {metric: (users,)}
 
@@ -51,15 +50,9 @@ def build(table: Table, name: str, dataset: str, runs: dict[str, Runs], resample
     for protocol in PROTOCOLS:
         p_values = _p_values(present, protocol, table.reference, resamples, seed)
         for row, found in present.items():
-            means = {
-                metric: [gains[metric].mean() for gains in found.gains[protocol].values()] for metric in table.metrics
-            }
             rows[row][protocol] = {
-                metric: {
-                    "mean": float(np.mean(values)),
-                    "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                }
-                for metric, values in means.items()
+                metric: _mean_and_deviation([gains[metric].mean() for gains in found.gains[protocol].values()])
+                for metric in table.metrics
             }
             if row in p_values:
                 rows[row][protocol]["p"] = p_values[row]

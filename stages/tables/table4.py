@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from stages.tables.cells import SIGNIFICANT, p_cell
+from stages.tables.cells import SIGNIFICANT, TESTED, p_cell
 from stages.tables.paper import paper_values
 from stages.training.ranking import mean_metrics, per_user_metrics
 from stages.training.statistics import holm, paired_p_value
 
 OURS = "sicsrec"
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
-TESTED = "ndcg@10"
 IN_PAPER = {"id_encoder": "sasrec"}  # the ID encoder alone is SASRec
 
 Ranks = dict[str, np.ndarray]  # {system: (users,) rank of the test item, 1 = best}
