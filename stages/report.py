@@ -117,11 +117,11 @@ def main() -> None:
     with atomic(METRICS / "table4.md") as temporary:
         temporary.write_text(as_markdown(table), encoding="utf-8")
     rows = [
-        {"system": name, "protocol": protocol, "ndcg@10": values["ndcg@10"]}
-        for protocol in ("viewed_items_kept", "viewed_items_filtered")
-        for name, values in table[protocol]["systems"].items()
+        {"row": name, "protocol": protocol, "ndcg@10": values["ndcg@10"]}
+        for protocol in ("kept", "filtered")
+        for name, values in table[f"viewed_items_{protocol}"]["systems"].items()
     ]
-    with atomic(METRICS / "table4.csv") as temporary:
+    with atomic(METRICS / "figures" / "table4.csv") as temporary:
         pl.DataFrame(rows).write_csv(temporary)
 
 

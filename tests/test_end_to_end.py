@@ -1,16 +1,15 @@
 """The whole pipeline in a temporary clone, as a user runs it, on a small sample."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parent.parent
+from stages.tables.definitions import TABLES
+from tests.clone import make_clone, run, stages_run
+from tests.tables.every_line import SECOND_STEP, gathered, readme_lines, run_lines
+
 SMALL = {
     "dim": 32,
     "download.sample_users": 200,
@@ -27,54 +26,20 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """The tracked and new files of the working tree in a git repository of their own, with small params, reproduced."""
+    """The working tree with small params, reproduced."""
     folder = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\n")  # fmt: skip
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    yaml = YAML()
-    params = yaml.load(folder / "params.yaml")
-    for key, value in SMALL.items():
-        *sections, name = key.split(".")
-        (params[sections[0]] if sections else params)[name] = value
-    yaml.dump(params, folder / "params.yaml")
-    run(folder, "git", "init", "-q")
-    commit(folder)
-    run(folder, "dvc", "repro")
-    commit(folder)
+    make_clone(folder, SMALL)
     return folder
 
 
-def run(folder: Path, *command: str) -> str:
-    """Run a command in the clone; dvc and python are those of this environment."""
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(folder.parent / "site-cache"),
-    }
-    environment.pop("DVC_ROOT", None)
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
-
-
-def commit(folder: Path) -> None:
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "-c", "user.name=test", "-c", "user.email=test@example.invalid", "commit", "-qm", "state")
+def first_two_values(line: list[str]) -> list[str]:
+    """`-S KEY=A,B,C` → `-S KEY=A,B`, where values may be lists."""
+    value = r"(?:\[.*?\]|[^,[]+)"
+    return [re.sub(f"=({value},{value}).*", r"=\1", argument) for argument in line]
 
 
 def metrics(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "metrics").rglob("*.*"))}
-
-
-def stages_run(output: str) -> list[str]:
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
 def test_every_stage_ran_and_left_its_metrics(clone):
@@ -113,23 +78,33 @@ def test_alpha_trains_the_second_step_again_and_nothing_before_it(clone):
     assert "posttrain.concl" in run(clone, "dvc", "metrics", "diff", "--all")
 
 
-def test_a_temporary_copy_runs_too(clone):
+def test_lines_of_the_readme_queue_and_run_no_more_than_they_change(clone):
     run(clone, "git", "checkout", "-q", ".")
-    output = run(clone, "dvc", "exp", "run", "--temp", "-S", "without=[concl]")
-    assert "posttrain" in stages_run(output)
+    lines = [first_two_values(line) for name in ("fig3_rank", "table7") for line in readme_lines()[name]]
+    assert lines == [["-S", "rank=4,8"], ["-S", "without=[],[imse]"]]
+    ran = [set(stages_run(log)) for log in run_lines(clone, lines, jobs="1")]
+    assert len(ran) == 4
+    assert set.union(*ran) == SECOND_STEP
 
 
-def test_a_figure_is_gathered_from_the_experiments(clone):
-    table = run(clone, "python", "-m", "stages.tables", "fig3_alpha", "without=[]")
-    assert "| 0.2 | 1 |" in table
-    assert "| 0.3 | 1 |" in table
-    assert "0.9" in json.loads((clone / "metrics/tables/fig3_alpha_sample.json").read_text())["missing"]
-
-
-def test_so_is_a_table(clone):
-    table = run(clone, "python", "-m", "stages.tables", "table7", "alpha=0.2")
-    rows = json.loads((clone / "metrics/tables/table7_sample.json").read_text())["rows"]
-    assert sorted(rows) == ["SICSRec", "without ConCL"]
+def test_their_tables_are_gathered(clone):
     committed = json.loads(run(clone, "git", "show", "HEAD:metrics/evaluate.json"))
-    assert rows["SICSRec"]["kept"]["ndcg@10"]["mean"] == pytest.approx(committed["ndcg@10"])
-    assert "Not run: without IMSE, without CMSE, without MMSD, without LoRA, without L2-norm." in table
+    for name, rows in {
+        "fig3_rank": ["4", "8"],
+        "table7": ["without IMSE", "SICSRec"],
+        "fig3_alpha": ["0.2", "0.3"],
+    }.items():
+        table = gathered(clone, name)
+        assert sorted(table["rows"]) == sorted(rows)
+        assert set(table["missing"]) == {row.name for row in TABLES[name].rows} - set(rows)
+        assert table["rows"][table["reference"]]["kept"]["ndcg@10"]["mean"] == pytest.approx(committed["ndcg@10"])
+    assert "Not run: without CMSE" in (clone / "metrics/tables/table7_sample.md").read_text()
+
+
+def test_their_figures_are_among_the_plots(clone):
+    plots = json.loads(run(clone, "dvc", "plots", "show", "--json"))
+    assert "errors" not in plots
+    for name in ("table4", "fig3_rank_sample", "table7_sample", "fig3_alpha_sample"):
+        drawn = plots["data"][f"metrics/figures/{name}.csv"][0]["content"]["data"]["values"]
+        assert {point["protocol"] for point in drawn} == {"kept", "filtered"}
+        assert all(float(point["ndcg@10"]) > 0 for point in drawn)

@@ -1,6 +1,7 @@
 """One table or figure of the paper from this commit's experiments: `python -m stages.tables table7 dataset=Bili_Food`.
 
-KEY=VALUE says which experiments are meant, where they differ in something that the table does not compare.
+Where experiments differ in something that the table does not compare, those count that were run as params.yaml says,
+or as KEY=VALUE says.
 """
 
 import argparse
@@ -13,11 +14,13 @@ from ruamel.yaml import YAML
 from stages.errors import InputError, run_stage
 from stages.files import atomic, write_json
 from stages.params import load_params
+from stages.tables.cells import TESTED
 from stages.tables.definitions import TABLES
-from stages.tables.experiments import chosen, finished_experiments
-from stages.tables.gather import TESTED, as_markdown, build, read_runs
+from stages.tables.experiments import chosen, finished_experiments, flat
+from stages.tables.gather import as_markdown, build, read_runs
 
 FOLDER = Path("metrics/tables")
+FIGURES = Path("metrics/figures")
 
 
 def conditions(pairs: list[str]) -> dict[str, Any]:
@@ -36,7 +39,8 @@ def main() -> None:
     table, params = TABLES[options.name], load_params()
 
     experiments = finished_experiments(options.all_commits)
-    found = chosen(experiments, table.rows, conditions(options.where))
+    ours = flat(YAML(typ="safe").load(Path("params.yaml")))
+    found = chosen(experiments, table.rows, conditions(options.where), ours)
     datasets = {experiment.params["dataset"] for group in found.values() for experiment in group}
     if not datasets:
         raise InputError(f"no finished experiment fits {options.name} {' '.join(options.where)}: see README.md")
@@ -52,7 +56,7 @@ def main() -> None:
         for protocol in ("kept", "filtered")
         for name, row in result["rows"].items()
     ]
-    with atomic(FOLDER / f"{options.name}_{dataset}.csv") as temporary:
+    with atomic(FIGURES / f"{options.name}_{dataset}.csv") as temporary:
         pl.DataFrame(lines).write_csv(temporary)
     print(as_markdown(result))
 

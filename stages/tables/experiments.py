@@ -1,6 +1,7 @@
 """Finished experiments out of DVC: what each was run with, and the files that it made."""
 
 import json
+import sys
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,16 +15,21 @@ from stages.errors import InputError
 from stages.tables.definitions import OURS, Row
 
 # what does not change what is learnt, and what a table averages or lists
-NOT_COMPARED = (
+NOT_COMPARED = {
     "seed",
     "baselines",
     "baseline.absent",
     "source",
     "launch",
     "device",
+    "download.sha256",
     "ollama.hosts",
+    "ollama.concurrency",
+    "ollama.timeout",
+    "ollama.keep_alive",
     "encoders.workers",
-)
+    "evaluate.bootstrap",
+}
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,14 @@ class Experiment:
         path = f"artifacts/ranks/{system}.parquet"
         if not self.files.exists(path):
             return None
-        with self.files.open(path, "rb") as file:
-            frame = pl.read_parquet(file)
+        try:
+            with self.files.open(path, "rb") as file:
+                frame = pl.read_parquet(file)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{path} of {self.name} is not in DVC's cache: `dvc repro` makes the commit's own again, "
+                f"`dvc exp remove {self.name}` drops an experiment"
+            ) from error
         return frame if len(frame) else None  # a system that was skipped has no rows
 
     def epochs(self, system: str) -> int:
@@ -90,19 +102,35 @@ def finished_experiments(all_commits: bool) -> list[Experiment]:
     return experiments
 
 
-def chosen(experiments: list[Experiment], rows: tuple[Row, ...], where: dict[str, Any]) -> dict[str, list[Experiment]]:
-    """Each row's experiments. Raises InputError when two of them differ in what no row varies."""
-    free = {key for row in rows for key in row.params}
+def chosen(
+    experiments: list[Experiment], rows: tuple[Row, ...], where: dict[str, Any], params: dict[str, Any]
+) -> dict[str, list[Experiment]]:
+    """Each row's experiments. Where those differ in what no row varies, the ones that were run with `params` count.
+
+    params: of the workspace, by dotted key. Raises InputError when none was.
+    """
     fitting = [experiment for experiment in experiments if experiment.matches(where)]
-    found = {row.name: [experiment for experiment in fitting if experiment.matches(row.params)] for row in rows}
-    used = {experiment.name: experiment for group in found.values() for experiment in group}
-    first, *others = used.values() or [None]
-    for other in others:
-        keys = [key for key, value in other.params.items() if first.params.get(key) != value]
-        if differing := [key for key in keys if key not in free and key not in NOT_COMPARED]:
-            key = differing[0]
-            raise InputError(
-                f"experiments {first.name} and {other.name} differ in {key} ({first.params.get(key)!r}, "
-                f"{other.params[key]!r}): say which you mean, as {key}=VALUE"
-            )
+    used = [experiment for experiment in fitting if any(experiment.matches(row.params) for row in rows)]
+    compared = {key for row in rows for key in row.params}
+    differing = _differing(used, NOT_COMPARED | compared)
+    ours = {key: params.get(key) for key in differing}
+    if used and not any(experiment.matches(ours) for experiment in used):
+        key, values = next(iter(differing.items()))
+        raise InputError(
+            f"{len(used)} experiments differ in {key} ({', '.join(values)}) and none is as params.yaml: "
+            f"say which you mean, as {key}=VALUE"
+        )
+    if differing:
+        print(f"as in params.yaml: {', '.join(f'{key}={value}' for key, value in ours.items())}", file=sys.stderr)
+    used = [experiment for experiment in used if experiment.matches(ours)]
+    return {row.name: [experiment for experiment in used if experiment.matches(row.params)] for row in rows}
+
+
+def _differing(experiments: list[Experiment], ignored: set[str]) -> dict[str, list[str]]:
+    """The keys that not all experiments have the same value of, and the values."""
+    found = {}
+    for key in dict.fromkeys(key for experiment in experiments for key in experiment.params):
+        values = [experiment.params.get(key) for experiment in experiments]
+        if key not in ignored and any(value != values[0] for value in values):
+            found[key] = sorted(set(map(str, values)))
     return found

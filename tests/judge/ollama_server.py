@@ -69,10 +69,17 @@ class OllamaServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, behaviour: Behaviour | None = None, port: int = 0, context: int = CONTEXT) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour | None = None,
+        port: int = 0,
+        context: int = CONTEXT,
+        models: dict[str, str] = {MODEL: DIGEST},  # noqa: B006  digests by tag
+    ) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.behaviour = behaviour or (lambda number, body: None)
         self.context = context
+        self.models = models
         self.requests: list[dict[str, Any]] = []
         self.lock = threading.Lock()
         self.closing = threading.Event()
@@ -94,15 +101,18 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/version":
             return self.reply(200, json.dumps({"version": VERSION}))
         if self.path == "/api/tags":
-            model = {"name": MODEL, "model": MODEL, "digest": DIGEST, "size": 1, "details": {}}
-            return self.reply(200, json.dumps({"models": [model]}))
+            models = [
+                {"name": name, "model": name, "digest": digest, "size": 1, "details": {}}
+                for name, digest in self.server.models.items()
+            ]
+            return self.reply(200, json.dumps({"models": models}))
         return self.reply(404, "404 page not found")
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path not in ("/api/chat", "/api/show"):
             return self.reply(404, "404 page not found")
-        if body["model"] != MODEL:
+        if body["model"] not in self.server.models:
             return self.reply(404, json.dumps({"error": f"model '{body['model']}' not found"}))
         if self.path == "/api/show":
             facts = {"general.architecture": "llama", "llama.context_length": self.server.context}

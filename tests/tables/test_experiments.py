@@ -1,8 +1,13 @@
+import shutil
+
+import polars as pl
 import pytest
+from dvc.api import DVCFileSystem
 
 from stages.errors import InputError
 from stages.tables.definitions import TABLES
 from stages.tables.experiments import Experiment, chosen, flat
+from tests.clone import commit, run
 
 BASE = {"dataset": "sample", "seed": 1, "alpha": 0.2, "without": [], "text_encoder": "google-bert/bert-base-chinese"}
 
@@ -25,7 +30,7 @@ def test_sections_become_dotted_keys():
 
 def test_each_row_gets_the_experiments_that_were_run_with_its_params():
     given = [experiment("base"), experiment("again", seed=2), experiment("less", without=["mmsd"])]
-    found = names(chosen(given, TABLES["table7"].rows, {}))
+    found = names(chosen(given, TABLES["table7"].rows, {}, BASE))
     assert found == {"SICSRec": ["base", "again"], "without MMSD": ["less"]}
 
 
@@ -38,16 +43,41 @@ def test_the_order_of_a_list_does_not_matter_and_a_string_is_a_pattern():
     assert not given.matches({"rank": 4})
 
 
-def test_what_no_row_varies_has_to_agree():
+def test_of_experiments_that_differ_in_what_no_row_varies_those_as_in_params_yaml_count():
     given = [experiment("base"), experiment("other", alpha=0.3), experiment("less", without=["mmsd"])]
-    with pytest.raises(InputError, match=r"(less|base) and other differ in alpha \(0.2, 0.3\): say which you mean"):
-        chosen(given, TABLES["table7"].rows, {})
-    assert names(chosen(given, TABLES["table7"].rows, {"alpha": 0.2})) == {
-        "SICSRec": ["base"],
-        "without MMSD": ["less"],
-    }
+    assert names(chosen(given, TABLES["table7"].rows, {}, BASE)) == {"SICSRec": ["base"], "without MMSD": ["less"]}
+    assert names(chosen(given, TABLES["table7"].rows, {"alpha": 0.3}, BASE)) == {"SICSRec": ["other"]}
+
+
+def test_when_none_is_as_in_params_yaml_one_has_to_say_which_is_meant():
+    given = [experiment("one", alpha=0.3), experiment("other", alpha=0.4, without=["mmsd"])]
+    with pytest.raises(InputError, match=r"2 experiments differ in alpha \(0.3, 0.4\) .* say which .* alpha=VALUE"):
+        chosen(given, TABLES["table7"].rows, {}, BASE)
+    assert names(chosen(given, TABLES["table7"].rows, {"alpha": 0.3}, BASE)) == {"SICSRec": ["one"]}
+
+
+def test_what_all_experiments_share_need_not_be_said():
+    given = [experiment("base", dataset="Bili_Food"), experiment("less", dataset="Bili_Food", without=["mmsd"])]
+    assert names(chosen(given, TABLES["table7"].rows, {}, BASE)) == {"SICSRec": ["base"], "without MMSD": ["less"]}
 
 
 def test_the_seed_and_the_machine_may_differ():
     given = [experiment("base", device="cpu"), experiment("other", seed=3, device="cuda")]
-    assert names(chosen(given, TABLES["table7"].rows, {})) == {"SICSRec": ["base", "other"]}
+    assert names(chosen(given, TABLES["table7"].rows, {}, BASE)) == {"SICSRec": ["base", "other"]}
+
+
+def test_ranks_that_dvc_no_longer_has_are_an_input_error(tmp_path):
+    path = tmp_path / "artifacts/ranks/sicsrec.parquet"
+    path.parent.mkdir(parents=True)
+    pl.DataFrame({"rank": [1]}).write_parquet(path)
+    run(tmp_path, "git", "init", "-q")
+    run(tmp_path, "dvc", "init", "-q")
+    run(tmp_path, "dvc", "add", str(path))
+    commit(tmp_path)
+    committed = Experiment("main", BASE, DVCFileSystem(tmp_path, rev="HEAD"))
+    assert committed.ranks("sicsrec")["rank"].to_list() == [1]
+    shutil.rmtree(tmp_path / ".dvc/cache")
+    committed = Experiment("main", BASE, DVCFileSystem(tmp_path, rev="HEAD"))
+    with pytest.raises(InputError, match="sicsrec.parquet of main is not in DVC's cache"):
+        committed.ranks("sicsrec")
+    assert committed.ranks("pop") is None

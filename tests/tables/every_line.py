@@ -1,0 +1,167 @@
+"""Every line of the README's "Every table and figure", on a small sample: `python -m tests.tables.every_line`.
+
+The lines are queued, run and gathered as the README has them, in a clone whose params.yaml is small. In place of an
+Ollama server a stand-in answers, for each tag with another candidate; in place of the hub's models small ones with
+random weights, saved in the real formats, lie in folders of the same names.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from stages.tables.definitions import TABLES
+from tests.clone import ROOT, make_clone, run, stages_run
+from tests.encoders.test_image import saved as saved_image_encoder
+from tests.encoders.test_text import saved as saved_text_encoder
+from tests.judge.ollama_server import Reply, candidates, chat_reply, ollama_server
+
+SMALL = {
+    "dim": 32,
+    "download.sample_users": 300,
+    "download.sample_items": 80,
+    "download.sample_topics": 4,
+    "encoders.workers": 0,
+    "sft.epochs": 1,
+    "pretrain.epochs": 2,
+    "posttrain.epochs": 2,
+    "baseline.epochs": 1,
+    "evaluate.bootstrap": 100,
+}
+TEXT_ENCODERS = {
+    "google-bert/bert-base-chinese": "bert",
+    "FacebookAI/roberta-base": "roberta",
+    "sentence-transformers/sentence-t5-base": "t5",
+}
+IMAGE_ENCODERS = {
+    "swin_base_patch4_window7_224": "swin_tiny_patch4_window7_224",
+    "vit_base_patch16_224": "vit_tiny_patch16_224",
+    "resnet50": "resnet10t",
+}
+SECOND_STEP = {"posttrain", "evaluate", "report"}  # all that these lines may run again
+ONLY_SECOND_STEP = ("table7", "table9", "fig3_alpha", "fig3_rank")
+ONCE = ("download", "split", "pretrain")  # what no line changes
+JOBS = "2"
+
+Lines = list[list[str]]  # arguments of each `dvc exp run --queue`
+
+
+def readme_section() -> str:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return readme.split("\n## Every table and figure\n")[1].split("\n## ")[0]
+
+
+def readme_lines() -> dict[str, Lines]:
+    """What the README's table queues, by the name that gathers it."""
+    rows = [line.split("|")[1:-1] for line in readme_section().splitlines() if line.startswith("| ")]
+    found = {name.strip(" `"): re.findall(r"`(-S [^`]+)`", cell) for _, cell, name in rows}
+    return {name: [shlex.split(line) for line in lines] for name, lines in found.items() if lines}
+
+
+def run_lines(clone: Path, lines: Lines, jobs: str = JOBS) -> list[str]:
+    """Queue and run; the experiments' logs. Raises AssertionError with the end of the log of each that failed."""
+    queued = [run(clone, "dvc", "exp", "run", "--queue", *line) for line in lines]
+    names = re.findall(r"Queued experiment '([^']+)'", "".join(queued))
+    run(clone, "dvc", "exp", "run", "--run-all", "--jobs", jobs)  # which ends well even when an experiment failed
+    experiments = {
+        experiment["name"]: experiment["executor"] or {}
+        for commit in json.loads(run(clone, "dvc", "exp", "show", "--json"))
+        for experiment in commit["experiments"] or []
+    }
+    logs = {name: Path(experiments[name]["local"]["log"]).read_text(encoding="utf-8") for name in names}
+    failed = [name for name in names if experiments[name]["state"] != "success"]
+    assert not failed, "\n".join(f"experiment {name} failed:\n{logs[name][-2000:]}" for name in failed)
+    return list(logs.values())
+
+
+def gathered(clone: Path, name: str) -> dict[str, Any]:
+    """The table as JSON, made by the README's other column."""
+    run(clone, "python", "-m", "stages.tables", name)
+    table: dict[str, Any] = json.loads((clone / f"metrics/tables/{name}_sample.json").read_text(encoding="utf-8"))
+    return table
+
+
+def check_table(name: str, table: dict[str, Any]) -> None:
+    """Every row in both protocols, each but the reference tested against it."""
+    assert table["rows"].keys() == {row.name for row in TABLES[name].rows}, f"{name} lacks {table['missing']}"
+    for row, values in table["rows"].items():
+        for protocol in ("kept", "filtered"):
+            means = [values[protocol][metric]["mean"] for metric in TABLES[name].metrics]
+            assert all(0 < mean < 1 for mean in means), f"{name}: {row}: {means}"
+            assert ("p" in values[protocol]) == (row != table["reference"]), f"{name}: {row}"
+
+
+def check_stages(name: str, ran: Counter[str]) -> None:
+    """No stage ran again that the line does not change."""
+    assert not ran.keys() & set(ONCE), f"{name} ran again: {ran}"
+    if name in ONLY_SECOND_STEP:
+        assert ran.keys() <= SECOND_STEP, f"{name} ran again: {ran}"
+
+
+def one_table(clone: Path, name: str, lines: Lines) -> None:
+    begin = time.monotonic()
+    logs = run_lines(clone, lines)
+    ran = Counter(stage.split("@")[0] for log in logs for stage in stages_run(log))
+    check_table(name, gathered(clone, name))
+    check_stages(name, ran)
+    facts = ", ".join(f"{stage} {times}" for stage, times in ran.items())
+    print(f"{name}: {len(logs)} experiments, {time.monotonic() - begin:.0f} s; stages run: {facts}", flush=True)
+
+
+def check_figures(clone: Path) -> None:
+    """Figs. 4 and 5, and every table's figure among DVC's plots."""
+    command = re.search(r"`(python -m stages\.bench\.latency)`", readme_section())
+    run(clone, *command[1].split())
+    systems = {row["system"] for row in json.loads((clone / "metrics/tables/fig4_sample.json").read_text())["rows"]}
+    assert {"sasrec", "missrec", "sicsrec"} <= systems
+    for path in re.findall(r"`(metrics/pictures/[^`]+)`", readme_section()):
+        with Image.open(clone / path) as picture:
+            picture.verify()
+    plots = json.loads(run(clone, "dvc", "plots", "show", "--json"))
+    assert "errors" not in plots, plots["errors"]
+    assert {f"metrics/figures/{name}_sample.csv" for name in TABLES} <= plots["data"].keys()
+
+
+def another_candidate(number: int, body: dict[str, Any]) -> Reply:
+    """Each judge prefers another one."""
+    _, *others = candidates(body)
+    return chat_reply(json.dumps({"id": others[len(body["model"]) % len(others)]}))
+
+
+def main() -> None:
+    lines, begin, failed = readme_lines(), time.monotonic(), []
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # small tensors lose time to a second thread
+    tags = [tag for override in lines["table5"][0] for tag in override.removeprefix("llm=").split(",")]
+    digests = {tag: hashlib.sha256(tag.encode()).hexdigest() for tag in tags}
+    with tempfile.TemporaryDirectory() as folder, ollama_server(another_candidate, models=digests) as server:
+        clone = Path(folder) / "clone"
+        ran = Counter(stages_run(make_clone(clone, SMALL | {"ollama.hosts": [server.url]})))
+        assert [ran[stage] for stage in ONCE] == [1] * len(ONCE), ran
+        print(f"dvc repro: {time.monotonic() - begin:.0f} s", flush=True)
+        for name, kind in TEXT_ENCODERS.items():
+            saved_text_encoder(clone / name, kind)
+        for name, kind in IMAGE_ENCODERS.items():
+            saved_image_encoder(clone / name, kind)
+        for name, table_lines in lines.items():
+            try:
+                one_table(clone, name, table_lines)
+            except AssertionError as error:
+                failed.append(name)
+                print(error, flush=True)
+        if not failed:
+            check_figures(clone)
+    print(f"{len(lines)} tables, {time.monotonic() - begin:.0f} s; failed: {', '.join(failed) or 'none'}")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

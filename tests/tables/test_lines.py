@@ -1,0 +1,35 @@
+"""The README's "Every table and figure" against what the tables are made of; `every_line` runs it all."""
+
+import pytest
+from dvc.utils.hydra import get_hydra_sweeps
+from ruamel.yaml import YAML
+
+from stages.tables.definitions import OURS, TABLES
+from stages.tables.experiments import Experiment, flat
+from tests.clone import ROOT
+from tests.tables.every_line import readme_lines
+
+PARAMS = flat(YAML(typ="safe").load(ROOT / "params.yaml"))
+
+
+def queued(line: list[str]) -> list[Experiment]:
+    """The experiments that DVC makes of `dvc exp run --queue` with these arguments."""
+    experiments = []
+    for overrides in get_hydra_sweeps({"params.yaml": line[1::2]}):
+        changes = dict(override.split("=", 1) for override in overrides["params.yaml"])
+        values = {key: YAML(typ="safe").load(value.replace("\\", "")) for key, value in changes.items()}
+        assert values.keys() <= PARAMS.keys()
+        experiments.append(Experiment("queued", PARAMS | values, None))
+    return experiments
+
+
+def test_every_table_has_a_line():
+    assert set(readme_lines()) == set(TABLES)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_line_queues_an_experiment_for_every_row(name):
+    experiments = [experiment for line in readme_lines()[name] for experiment in queued(line)]
+    for row in TABLES[name].rows:
+        made_of = [experiment for experiment in experiments if experiment.matches(row.params)]
+        assert any(row.system in (OURS, *experiment.params["baselines"]) for experiment in made_of), row
