@@ -1,20 +1,25 @@
 """Fine-tuning with the frozen trunk computed once beside a plain loop, and titles sorted by length beside unsorted."""
 
 import copy
+import statistics
 import time
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.bench.training import seconds
+from stages.bench.training import CPU, seconds
 from stages.encoders.alignment import Adapter, info_nce
 from stages.encoders.embedding import embed_titles
 from stages.encoders.text import TextEncoder
-from stages.encoders.tuning import Alignment, Tuned, parameter_groups
+from stages.encoders.tuning import Alignment, Tuned, pair_batches, parameter_groups
 
-CPU = torch.device("cpu")
-EPOCHS = 10  # the paper's; the plain loop's are all alike, so that PLAIN_EPOCHS are measured
-PLAIN_EPOCHS = 1
+EPOCHS = 10  # the paper's
+ROUNDS = 3  # of embedding
+
+Rates = tuple[float, float]  # learning rates of the last block and of the adapter
+Loss = Callable[[Tensor], Tensor]  # pairs (B, 2) → scalar
 
 
 def without_dropout(encoder: TextEncoder) -> TextEncoder:
@@ -27,53 +32,56 @@ def without_dropout(encoder: TextEncoder) -> TextEncoder:
 
 
 def fine_tuning(
-    encoder: TextEncoder, titles: list[str], pairs: Tensor, batch_size: int, tau: float, rates: tuple[float, float]
+    encoder: TextEncoder, titles: list[str], pairs: Tensor, batch_size: int, tau: float, rates: Rates
 ) -> dict[str, float]:
-    """Seconds of EPOCHS epochs of t2t on the last block, ours and plain, and each one's loss after PLAIN_EPOCHS.
+    """Seconds of EPOCHS epochs of t2t on the last block, ours and plain, on the same batches, and both last losses.
 
-    pairs: (P, 2) items. rates: learning rates of the last block and of the adapter.
+    Ours with the trunk of all titles, whatever the pairs: the more pairs, the larger its gain. pairs: (P, 2) items.
     """
-    blocks = pairs.split(batch_size)
-    ours, plain = without_dropout(encoder), without_dropout(encoder)
     result = {}
-
-    begin = time.perf_counter()
-    tuned = Tuned(ours, ours.prepare(titles), "last_block", fresh=False)
-    tuned.cache_trunk(batch_size)
-    torch.manual_seed(0)
-    width = ours.model.config.hidden_size
-    model = Alignment({"text": tuned}, {"text": width}, ("t2t",), tau, torch.ones(len(titles), dtype=torch.bool))
-    optimizer = torch.optim.Adam(parameter_groups(model, *rates), fused=True)
-    for epoch in range(1, EPOCHS + 1):
-        model.train()
-        losses = [_step(optimizer, model.loss(block)["loss"]) for block in blocks]
-        if epoch == PLAIN_EPOCHS:
-            result["sft_cached_loss"] = sum(losses) / len(losses)
-    result["sft_cached_seconds"] = time.perf_counter() - begin
-
-    begin = time.perf_counter()
-    torch.manual_seed(0)
-    adapter, inputs = Adapter(width), plain.prepare(titles)
-    plain.model.requires_grad_(False)
-    plain.last_block().requires_grad_(True)
-    groups = [
-        {"params": plain.last_block().parameters(), "lr": rates[0]},
-        {"params": adapter.parameters(), "lr": rates[1]},
-    ]
-    optimizer = torch.optim.Adam(groups, fused=True)
-    for _ in range(PLAIN_EPOCHS):
-        losses = []
-        for block in blocks:
-            left, right = (adapter(_plain_vectors(plain, inputs, block[:, side])) for side in (0, 1))
-            losses.append(_step(optimizer, info_nce(left, right, block[:, 0], block[:, 1], tau)))
-    result["sft_plain_loss"] = sum(losses) / len(losses)
-    result["sft_plain_seconds"] = (time.perf_counter() - begin) / PLAIN_EPOCHS * EPOCHS
+    for name, prepared in (("cached", _cached), ("plain", _plain)):
+        begin = time.perf_counter()
+        torch.manual_seed(0)
+        loss, optimizer = prepared(without_dropout(encoder), titles, tau, rates)
+        for epoch in range(EPOCHS):
+            blocks = pair_batches(pairs, batch_size, np.random.default_rng(epoch))
+            losses = [_step(optimizer, loss(block)) for (block,) in blocks]
+        result[f"sft_{name}_seconds"] = time.perf_counter() - begin
+        result[f"sft_{name}_loss"] = sum(losses) / len(losses)
     return result
 
 
-def _plain_vectors(encoder: TextEncoder, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
-    """Every title through the whole encoder, padded to the longest of all, as most scripts do."""
-    chosen = {name: tensor[items - 1] for name, tensor in inputs.items()}
+def _cached(encoder: TextEncoder, titles: list[str], tau: float, rates: Rates) -> tuple[Loss, torch.optim.Optimizer]:
+    """As the sft stage does it."""
+    tuned = Tuned(encoder, encoder.prepare(titles), "last_block", fresh=False)
+    tuned.cache_trunk(batch_size=64)
+    widths = {"text": encoder.model.config.hidden_size}
+    model = Alignment({"text": tuned}, widths, ("t2t",), tau, torch.ones(len(titles), dtype=torch.bool))
+    model.train()
+    return lambda block: model.loss(block)["loss"], torch.optim.Adam(parameter_groups(model, *rates), fused=True)
+
+
+def _plain(encoder: TextEncoder, titles: list[str], tau: float, rates: Rates) -> tuple[Loss, torch.optim.Optimizer]:
+    """As most scripts do it: both titles of a pair through the whole encoder, padded to the longest of the batch."""
+    inputs, adapter = encoder.prepare(titles), Adapter(encoder.model.config.hidden_size)
+    encoder.model.set_attn_implementation("sdpa")  # transformers' own default
+    encoder.model.requires_grad_(False)
+    encoder.last_block().requires_grad_(True)
+
+    def loss(block: Tensor) -> Tensor:
+        left, right = (adapter(_vectors(encoder, inputs, block[:, side] - 1)) for side in (0, 1))
+        return info_nce(left, right, block[:, 0], block[:, 1], tau)
+
+    groups = [
+        {"params": encoder.last_block().parameters(), "lr": rates[0]},
+        {"params": adapter.parameters(), "lr": rates[1]},
+    ]
+    return loss, torch.optim.Adam(groups, fused=True)
+
+
+def _vectors(encoder: TextEncoder, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
+    """Vectors of some titles in one batch, padded to its longest. rows: (n,) → (n, width)."""
+    chosen = encoder.trimmed({name: tensor[rows] for name, tensor in inputs.items()})
     return encoder.pool(encoder.states(chosen), chosen)
 
 
@@ -85,17 +93,18 @@ def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
 
 
 def embedding(encoder: TextEncoder, titles: list[str], batch_size: int) -> dict[str, float]:
-    """Seconds of all titles in batches by length, and in their own order, padded to the longest of all."""
+    """Seconds of all titles in batches by length, and in their own order; either padded to the longest of its batch.
+
+    The medians of ROUNDS in turn.
+    """
 
     @torch.inference_mode()
     def unsorted() -> None:
         encoder.model.eval()
         inputs = encoder.prepare(titles)
         for block in torch.arange(len(titles)).split(batch_size):
-            chosen = {name: tensor[block] for name, tensor in inputs.items()}
-            encoder.pool(encoder.states(chosen), chosen)
+            _vectors(encoder, inputs, block)
 
-    return {
-        "embed_sorted_seconds": seconds(lambda: embed_titles(encoder, titles, batch_size, CPU)),
-        "embed_unsorted_seconds": seconds(unsorted),
-    }
+    calls = {"sorted": lambda: embed_titles(encoder, titles, batch_size, CPU), "unsorted": unsorted}
+    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(ROUNDS)]
+    return {f"embed_{name}_seconds": statistics.median(times[name] for times in rounds) for name in calls}
