@@ -3,15 +3,21 @@
 import json
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from stages.bench import training
+from stages.bench.results import Result
 from stages.data.histories import Histories
 from stages.files import cache_folder
 from stages.params import Params
 
 HERE = Path(__file__).parent
+SCORE_EPOCHS = 3  # after which ours has to reach RecBole's score
 HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
 
 
@@ -24,11 +30,15 @@ def environment() -> Path:
     folder = cache_folder("recbole").absolute()
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
-        venv.create(folder, with_pip=True, clear=True)
+        try:
+            venv.create(folder, with_pip=True, clear=True)
+        except subprocess.CalledProcessError as error:  # a Python without ensurepip
+            raise NotToBeHad(f"venv could not make {folder}: {error}") from error
         command = [python, "-m", "pip", "install", "--quiet", "-r", HERE / "recbole.txt"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise NotToBeHad(f"pip could not install it: {done.stderr.strip().splitlines()[-1]}")
+            reason = done.stderr.strip() or f"exit status {done.returncode}"
+            raise NotToBeHad(f"pip could not install it: {reason.splitlines()[-1]}")
         (folder / "ready").touch()
     return python
 
@@ -50,7 +60,7 @@ def write_atomic_files(folder: Path, train: Histories, valid: list[int], test: l
 def measure(folder: Path, params: Params, length: int, threads: int, score_epochs: int) -> dict[str, float]:
     """Seconds of an epoch and of an evaluation of the test items, with histories padded to `length`.
 
-    score_epochs: with as many epochs, validated each, also the best `score` (ndcg@10) and its `score_seconds`.
+    score_epochs: with as many epochs, validated each, also the best `score` (ndcg@10) and the `score_seconds` to it.
     """
     p = params.pretrain
     settings: dict[str, Any] = {
@@ -73,3 +83,43 @@ def measure(folder: Path, params: Params, length: int, threads: int, score_epoch
         done.check_returncode()
     result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
+
+
+def compared(params: Params, data: training.Data, threads: int) -> Result:
+    """Ours beside RecBole with histories padded to `max_length`, and to what holds 99 % of them. Raises NotToBeHad."""
+    environment()
+    sasrec = training.new_sasrec(params, data.items)
+    epoch, ranking = training.epoch_seconds(sasrec, params, data), training.ranking_seconds(sasrec, params, data)
+    usual = min(int(np.percentile(data.known.lengths, 99)), params.pretrain.max_length)
+    theirs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, length, score_epochs in (("len50", params.pretrain.max_length, 0), ("cut", usual, SCORE_EPOCHS)):
+            place = Path(folder) / f"{params.dataset}_{name}"
+            write_atomic_files(place, data.train, data.valid.tolist(), data.test.tolist(), length)
+            theirs[name] = measure(place, params, length, threads, score_epochs)
+    len50, cut = theirs["len50"], theirs["cut"]
+    result: Result = {
+        "beside_recbole_epoch_seconds": epoch,
+        "ranking_seconds": ranking,
+        "recbole_cut": usual,
+        "recbole_len50_epoch_seconds": len50["epoch"],
+        "recbole_cut_epoch_seconds": cut["epoch"],
+        "recbole_len50_ranking_seconds": len50["evaluate"],
+        "recbole_cut_ranking_seconds": cut["evaluate"],
+        "pretrain_vs_recbole_len50": len50["epoch"] / epoch,
+        "pretrain_vs_recbole_cut": cut["epoch"] / epoch,
+        "evaluation_vs_recbole": len50["evaluate"] / ranking,
+    }
+    return result | _to_score(params, data, cut["score"], cut["score_seconds"])
+
+
+def _to_score(params: Params, data: training.Data, goal: float, their_seconds: float) -> Result:
+    if (seconds := training.seconds_to_reach(params, data, goal)) is None:
+        print(f"time to RecBole's score: not measured, ours stopped below its validation ndcg@10 of {goal}")
+        return {}
+    return {
+        "validation_ndcg@10_to_reach": goal,
+        "to_score_seconds": seconds,
+        "recbole_cut_to_score_seconds": their_seconds,
+        "to_score_vs_recbole_cut": their_seconds / seconds,
+    }

@@ -1,0 +1,32 @@
+"""How much of the machine's float32 arithmetic training reaches."""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from stages.bench.training import Data
+from stages.data.histories import training_batches, training_windows
+from stages.params import Params
+
+
+def epoch_flops(model: nn.Module, params: Params, data: Data) -> int:
+    """Floating-point operations of an epoch's matrix products, forward and backward."""
+    windows = training_windows(data.train, params.pretrain.max_length)
+    rng = np.random.default_rng(params.seed)
+    model.train()
+    with FlopCounterMode(display=False) as counter:
+        for batch in training_batches(data.train, windows, params.pretrain.batch_positions, rng):
+            model.loss(*batch)["loss"].backward()
+    return counter.get_total_flops()
+
+
+def matmul_rate(rows: int, dim: int, columns: tuple[int, ...]) -> float:
+    """Operations a second of float32 products (rows, dim) @ (dim, n), the best over `columns`."""
+    rates = []
+    for n in columns:
+        left, right = torch.randn(rows, dim), torch.randn(dim, n)
+        timer = Timer("left @ right", globals={"left": left, "right": right}, num_threads=torch.get_num_threads())
+        rates.append(2 * rows * dim * n / timer.blocked_autorange(min_run_time=1.0).median)
+    return max(rates)

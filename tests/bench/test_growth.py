@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from stages.bench.growth import BATCHES, growth, planned_epoch, synthetic_histories
+from stages.params import load_params
+
+
+@pytest.fixture
+def params(after):
+    after("download")
+    return load_params()
+
+
+def test_a_synthetic_log_is_as_long_as_asked():
+    log = synthetic_histories(6000, seed=1)
+    assert len(log.values) == pytest.approx(6000, rel=0.05)
+    assert set(np.unique(log.lengths)) == set(range(3, 10))
+
+
+@pytest.mark.parametrize("interactions", [4000, 8000, 20_000])
+def test_a_plan_knows_the_whole_epoch_and_keeps_the_same_number_of_its_batches(interactions):
+    log = synthetic_histories(interactions, seed=1)
+    epoch = planned_epoch(log, max_length=50, batch_positions=64, seed=1)
+    assert len(epoch.sample) == BATCHES
+    assert epoch.targets == len(log.values) - len(log.lengths)
+
+
+def test_the_sample_stands_for_every_batch_of_the_epoch():
+    epoch = planned_epoch(synthetic_histories(20_000, seed=1), max_length=50, batch_positions=64, seed=1)
+    sampled = sum(int((batch.targets > 0).sum()) for batch in epoch.sample)
+    seconds = epoch.interactions * epoch.seconds_an_interaction(training=2.0) - epoch.planning
+    assert seconds == pytest.approx(2.0 * epoch.targets / sampled)
+    assert len({batch.items.shape[1] for batch in epoch.sample}) > 3  # short histories and long ones
+
+
+def test_both_logs_have_a_cost(params):
+    assert all(cost > 0 for cost in growth(params, 10_000, 20_000).values())

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from stages.bench.__main__ import RESULT, main
+from stages.errors import InputError
+from stages.files import read_json
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """bench(*arguments): `python -m stages.bench` in this process."""
+    threads = torch.get_num_threads()
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["bench", *arguments])
+        main()
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_a_part_is_measured_alone_and_the_file_keeps_the_others(after, bench, tmp_path, capsys):
+    after("embed")
+    bench("--only", "steps")
+    steps = read_json(RESULT)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    bench("--only", "split")
+    assert read_json(RESULT) == steps | {"split_seconds": read_json(RESULT)["split_seconds"]}
+    assert {"posttrain_vs_pretrain", "matmul_share", "dataset", "machine"} <= set(steps)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == files  # artifacts/ is left alone
+    assert "split_seconds" in capsys.readouterr().out
+
+
+def test_what_cannot_be_measured_is_said_and_left_out(after, bench, monkeypatch, capsys):
+    after("split")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    bench("--only", "recbole", "encoders")
+    said = capsys.readouterr().out
+    assert "RecBole: not measured, pip could not install it: ERROR: No matching distribution" in said
+    assert "sft and embed: not measured, a tiny encoder trains wholly" in said
+    assert set(read_json(RESULT)) == {"dataset", "machine"}
+
+
+def test_artifacts_of_another_dataset_are_refused(after, bench):
+    after("split").set_params(dataset="Bili_Food")
+    with pytest.raises(InputError, match="does not hold Bili_Food"):
+        bench("--only", "split")

@@ -1,0 +1,35 @@
+import pytest
+
+from stages.bench.results import ROWS, kept, table
+from stages.files import write_json
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    path = tmp_path / "bench.json"
+    write_json(path, {"dataset": "set", "machine": "cpu", "growth_40k_to_10m": 1.5})
+    return path
+
+
+def test_another_run_on_the_same_machine_and_dataset_is_kept(earlier):
+    assert kept(earlier, "set", "cpu")["growth_40k_to_10m"] == 1.5
+
+
+@pytest.mark.parametrize(("dataset", "machine"), [("set", "other"), ("other", "cpu")])
+def test_another_machine_or_dataset_starts_afresh(earlier, dataset, machine):
+    assert kept(earlier, dataset, machine) == {"dataset": dataset, "machine": machine}
+
+
+def test_the_first_run_starts_afresh(tmp_path):
+    assert kept(tmp_path / "none.json", "set", "cpu") == {"dataset": "set", "machine": "cpu"}
+
+
+def test_the_table_shows_what_was_measured_and_which_target_is_missed():
+    ratios = {"growth_40k_to_10m": 1.5, "posttrain_vs_pretrain": 2.5, "sft_cached_vs_naive": 4.0}
+    lines = table({"dataset": "set", **ratios, "split_seconds": 1.0}).splitlines()
+    missed = {
+        line.split()[0]: line.endswith("missed") for line in lines if line.split()[:1] and line.split()[0] in ratios
+    }
+    assert missed == {"growth_40k_to_10m": True, "posttrain_vs_pretrain": False, "sft_cached_vs_naive": True}
+    assert not any(row.key in line for line in lines for row in ROWS if row.key not in ratios)
+    assert any(line.split() == ["split_seconds", "1"] for line in lines)
