@@ -104,6 +104,8 @@ TABLES = {
             ("BERT", "ResNet50"),
             ("RoBERTa", "Swin"),
             ("Sentence-T5", "Swin"),
+            ("RoBERTa", "ResNet50"),  # these two the paper leaves out
+            ("Sentence-T5", "ViT"),
         ),
         "BERT&Swin",
         ("hit@10", "ndcg@10"),

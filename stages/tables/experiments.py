@@ -105,32 +105,23 @@ def finished_experiments(all_commits: bool) -> list[Experiment]:
 def chosen(
     experiments: list[Experiment], rows: tuple[Row, ...], where: dict[str, Any], params: dict[str, Any]
 ) -> dict[str, list[Experiment]]:
-    """Each row's experiments. Where those differ in what no row varies, the ones that were run with `params` count.
+    """Each row's experiments. Where those differ in what no row varies, the ones with the value of `params` count.
 
-    params: of the workspace, by dotted key. Raises InputError when none was.
+    params: of the workspace, by dotted key. Raises InputError when none has that value.
     """
     fitting = [experiment for experiment in experiments if experiment.matches(where)]
     used = [experiment for experiment in fitting if any(experiment.matches(row.params) for row in rows)]
-    compared = {key for row in rows for key in row.params}
-    differing = _differing(used, NOT_COMPARED | compared)
-    ours = {key: params.get(key) for key in differing}
-    if used and not any(experiment.matches(ours) for experiment in used):
-        key, values = next(iter(differing.items()))
-        raise InputError(
-            f"{len(used)} experiments differ in {key} ({', '.join(values)}) and none is as params.yaml: "
-            f"say which you mean, as {key}=VALUE"
-        )
-    if differing:
-        print(f"as in params.yaml: {', '.join(f'{key}={value}' for key, value in ours.items())}", file=sys.stderr)
-    used = [experiment for experiment in used if experiment.matches(ours)]
+    ignored = NOT_COMPARED | {key for row in rows for key in row.params}
+    keys = [key for key in params if key not in ignored]
+    for key in keys:
+        ours = [experiment for experiment in used if experiment.params.get(key) == params[key]]
+        if ours and len(ours) < len(used):
+            print(f"as in params.yaml: {key}={params[key]}", file=sys.stderr)
+            used = ours
+    for key in keys:
+        if len(values := {str(experiment.params.get(key)) for experiment in used}) > 1:
+            raise InputError(
+                f"{len(used)} experiments differ in {key} ({', '.join(sorted(values))}) and none is as params.yaml: "
+                f"say which you mean, as {key}=VALUE"
+            )
     return {row.name: [experiment for experiment in used if experiment.matches(row.params)] for row in rows}
-
-
-def _differing(experiments: list[Experiment], ignored: set[str]) -> dict[str, list[str]]:
-    """The keys that not all experiments have the same value of, and the values."""
-    found = {}
-    for key in dict.fromkeys(key for experiment in experiments for key in experiment.params):
-        values = [experiment.params.get(key) for experiment in experiments]
-        if key not in ignored and any(value != values[0] for value in values):
-            found[key] = sorted(set(map(str, values)))
-    return found

@@ -56,6 +56,13 @@ def test_when_none_is_as_in_params_yaml_one_has_to_say_which_is_meant():
     assert names(chosen(given, TABLES["table7"].rows, {"alpha": 0.3}, BASE)) == {"SICSRec": ["one"]}
 
 
+def test_only_what_params_yaml_does_not_settle_has_to_be_said():
+    given = [experiment(f"{dataset}{alpha}", dataset=dataset, alpha=alpha) for dataset in "AB" for alpha in (0.2, 0.3)]
+    with pytest.raises(InputError, match="2 experiments differ in dataset"):
+        chosen(given, TABLES["table7"].rows, {}, BASE)
+    assert names(chosen(given, TABLES["table7"].rows, {"dataset": "B"}, BASE)) == {"SICSRec": ["B0.2"]}
+
+
 def test_what_all_experiments_share_need_not_be_said():
     given = [experiment("base", dataset="Bili_Food"), experiment("less", dataset="Bili_Food", without=["mmsd"])]
     assert names(chosen(given, TABLES["table7"].rows, {}, BASE)) == {"SICSRec": ["base"], "without MMSD": ["less"]}
