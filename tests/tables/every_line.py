@@ -1,5 +1,7 @@
 """Every line of the README's "Every table and figure", on a small sample: `python -m tests.tables.every_line`.
 
+`python -m tests.tables.every_line table6 fig2` runs only those.
+
 The lines are queued, run and gathered as the README has them, in a clone whose params.yaml is small. In place of an
 Ollama server a stand-in answers, for each tag with another candidate; in place of the hub's models small ones with
 random weights, saved in the real formats, lie in folders of the same names.
@@ -139,6 +141,7 @@ def another_candidate(number: int, body: dict[str, Any]) -> Reply:
 
 def main() -> None:
     lines, begin, failed = readme_lines(), time.monotonic(), []
+    wanted = sys.argv[1:] or list(lines)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # small tensors lose time to a second thread
     tags = [tag for override in lines["table5"][0] for tag in override.removeprefix("llm=").split(",")]
     digests = {tag: hashlib.sha256(tag.encode()).hexdigest() for tag in tags}
@@ -151,15 +154,15 @@ def main() -> None:
             saved_text_encoder(clone / name, kind)
         for name, kind in IMAGE_ENCODERS.items():
             saved_image_encoder(clone / name, kind)
-        for name, table_lines in lines.items():
+        for name in wanted:
             try:
-                one_table(clone, name, table_lines)
+                one_table(clone, name, lines[name])
             except AssertionError as error:
                 failed.append(name)
                 print(error, flush=True)
-        if not failed:
+        if not failed and wanted == list(lines):
             check_figures(clone)
-    print(f"{len(lines)} tables, {time.monotonic() - begin:.0f} s; failed: {', '.join(failed) or 'none'}")
+    print(f"{len(wanted)} tables, {time.monotonic() - begin:.0f} s; failed: {', '.join(failed) or 'none'}")
     sys.exit(bool(failed))
 
 
