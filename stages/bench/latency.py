@@ -8,6 +8,7 @@ Writes `metrics/tables/fig4_DATASET.json` and `.csv`.
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -80,12 +81,12 @@ def main() -> None:
     train = Histories.from_frame(read_parquet(ARTIFACTS / "split" / "train.parquet"))
     known = train.extended(read_parquet(ARTIFACTS / "split" / "valid.parquet")["item"].to_numpy())
     items = read_parquet(ARTIFACTS / "split" / "items.parquet")
-    users = torch.randperm(len(known.lengths), generator=torch.Generator().manual_seed(params.seed)).numpy()
+    users = np.random.default_rng(params.seed).permutation(len(known.lengths))  # again from the start in a large batch
     rows = []
     for name, model in models(params, device).items():
         matrix = model.item_matrix().detach()
         for batch in BATCHES:
-            histories = padded_histories(known, users[:batch])[:, : params.pretrain.max_length]
+            histories = padded_histories(known, np.resize(users, batch), params.pretrain.max_length)
             inputs = torch.from_numpy(histories).to(device)
             rows.append(as_row(name, batch, measured(lambda m=model, x=inputs, i=matrix: forward(m, x, i))))
 

@@ -146,15 +146,15 @@ def _batch(histories: Histories, windows: Windows, chosen: np.ndarray) -> Batch:
 
 def history_batches(histories: Histories, max_length: int, batch_users: int) -> Iterator[tuple[np.ndarray, Tensor]]:
     """The latest `max_length` items of every user, users of like length together → (users (B,), items (B, L))."""
-    end = histories.offsets[1:]
-    start = np.maximum(histories.offsets[:-1], end - max_length)
-    order = np.argsort(end - start, kind="stable")
+    order = np.argsort(np.minimum(histories.lengths, max_length), kind="stable")
     for begin in range(0, len(order), batch_users):
         users = order[begin : begin + batch_users]
-        items, _ = _padded(histories.values, start[users], end[users])
-        yield users, torch.from_numpy(items)
+        yield users, torch.from_numpy(padded_histories(histories, users, max_length))
 
 
-def padded_histories(histories: Histories, users: np.ndarray) -> np.ndarray:
-    """The whole histories of some users, right-padded with 0. users (B,) → (B, L)."""
-    return _padded(histories.values, histories.offsets[users], histories.offsets[users + 1])[0]
+def padded_histories(histories: Histories, users: np.ndarray, max_length: int | None = None) -> np.ndarray:
+    """The whole histories of some users, or their latest items, right-padded with 0. users (B,) → (B, L)."""
+    start, end = histories.offsets[users], histories.offsets[users + 1]
+    if max_length:
+        start = np.maximum(start, end - max_length)
+    return _padded(histories.values, start, end)[0]

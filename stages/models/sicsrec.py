@@ -32,10 +32,6 @@ class SicsrecConfig:
     frozen: tuple[str, ...] = ()  # Table 9
 
     @property
-    def content(self) -> tuple[str, ...]:
-        return tuple(self.widths)
-
-    @property
     def id_stream(self) -> bool:
         return self.use_id and "imse" not in self.without
 
@@ -110,7 +106,7 @@ class Sicsrec(nn.Module):
             self.id_encoder = Encoder(c.layers, c.dim, c.heads, c.dropout)
         if c.widths:
             self.content = Content(c)
-            streams = c.content if "l2norm" in c.without else ("content",)
+            streams = tuple(c.widths) if "l2norm" in c.without else ("content",)
             self.content_input = nn.ModuleDict({name: NormDropout(c.dim, c.dropout) for name in streams})
         if c.content_stream:
             self.content_encoder = nn.ModuleDict(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stages.bench.encoders import embedding, fine_tuning
+from stages.bench.encoders import embedding, fine_tuning, padded_tokens
 from stages.encoders.text import tiny_text_encoder
 
 TITLES = [f"title {number} of {'many ' * (number % 7)}words" for number in range(30)]
@@ -28,5 +28,10 @@ def test_measuring_leaves_the_encoder_as_it_is(encoder):
 
 def test_titles_are_timed_in_both_orders(encoder):
     result = embedding(encoder, TITLES, 8)
-    assert set(result) == {"embed_sorted_seconds", "embed_unsorted_seconds"}
+    assert result.keys() == {f"embed_{o}_{unit}" for o in ("sorted", "unsorted") for unit in ("seconds", "tokens")}
     assert all(value > 0 for value in result.values())
+    assert result["embed_sorted_tokens"] < result["embed_unsorted_tokens"]
+
+
+def test_a_batch_has_as_many_tokens_as_its_longest_title_times_its_titles():
+    assert padded_tokens(torch.tensor([1, 5, 2, 2, 3]), 2) == 2 * 5 + 2 * 2 + 3
