@@ -21,10 +21,10 @@ from stages.files import read_json, write_json
 
 NAME = "large"
 CHUNK = 2_000_000  # rows made at a time: the generator stays small whatever it writes
-LARGE = {  # what a large catalogue asks for, and one epoch of it
+LARGE = {  # what a large catalogue asks for, and one epoch of it; Adam goes over the whole item table after each batch
     "dim": 64,
     "loss": {"negatives": 512},
-    "pretrain": {"batch_positions": 16_384, "epochs": 1},
+    "pretrain": {"batch_positions": 65_536, "epochs": 1},
 }
 SECONDS_COVERED = 365 * 86_400  # the timestamps lie in a year
 

@@ -83,7 +83,8 @@ def fit(
     outcome, best_weights = Outcome([], 0, float("-inf")), _copied(model)
     if kept := processes.from_first(_load(state)):
         outcome, best_weights = _resume(kept, model, optimizer, device)
-    saved = time.monotonic()
+    started, resumed = time.monotonic(), len(outcome.rows)
+    saved = started
     first = is_first_process()
     with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if first else nullcontext() as live:
         for row in outcome.rows:
@@ -115,6 +116,8 @@ def fit(
     model.eval()
     if first:
         state.unlink(missing_ok=True)
+        run, seconds = len(outcome.rows) - resumed, time.monotonic() - started
+        print(f"{curves.name}: {run} epochs in {seconds:.0f} s, that of epoch {outcome.best_epoch} kept", flush=True)
     return outcome
 
 

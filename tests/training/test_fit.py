@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -44,11 +46,12 @@ def test_training_improves_the_score_and_keeps_the_best_weights(tmp_path):
     assert distance(model)["score"] == outcome.best == max(row["score"] for row in outcome.rows)
 
 
-def test_it_stops_after_patience_epochs_without_a_better_score(tmp_path):
+def test_it_stops_after_patience_epochs_without_a_better_score(tmp_path, capsys):
     scores = iter([0.1, 0.3, 0.2, 0.2, 0.3, 0.9])
     _, outcome = run(tmp_path, lambda model: {"score": next(scores)})
     assert outcome.best_epoch == 2
     assert len(outcome.rows) == 5
+    assert re.search(r"curves: 5 epochs in \d+ s, that of epoch 2 kept", capsys.readouterr().out)
 
 
 class Interrupted(Exception):
