@@ -64,7 +64,7 @@ def train(
         Material(
             items, params.dim, base.layers, base.heads, base.dropout, base.max_length, params.seed,
             histories.values, histories.offsets, read_vectors(EMBEDDINGS, list(system.content)),
-            lambda candidate: validation(candidate)["ndcg@10"],
+            lambda candidate: validation(candidate.to(device))["ndcg@10"],
         )
     )  # fmt: skip
     curves = CURVES / name

@@ -152,7 +152,7 @@ def _train_epoch(
         steps += 1
         for name, value in terms.items():  # stays on the device: no wait for it inside the epoch
             sums[name] = sums.get(name, 0) + value.detach()
-    totals = processes.summed(torch.stack([total.double() for total in sums.values()])).tolist()
+    totals = processes.summed(torch.stack([total.cpu().double() for total in sums.values()])).tolist()
     means = {name: total / steps / processes.count() for name, total in zip(sums, totals, strict=True)}
     return means, int(processes.summed(positions))
 

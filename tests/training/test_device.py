@@ -14,6 +14,28 @@ def test_cpu_is_cpu_and_repeatable():
     assert torch.are_deterministic_algorithms_enabled()
 
 
+def test_auto_leaves_out_mps_whose_gradients_are_not_repeatable(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert choose_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", None), ("cuda", "cuda:nccl,cpu:gloo")])
+def test_several_processes_can_add_up_what_is_on_cards_and_what_is_in_main_memory(monkeypatch, device, backend):
+    met = {}
+
+    class State:
+        def __init__(self, cpu, backend):
+            met.update(cpu=cpu, backend=backend)
+            self.device, self.destroy_process_group = torch.device(device, 1), lambda: None
+
+    monkeypatch.setattr("stages.training.device.PartialState", State)
+    monkeypatch.setattr("torch.zeros", lambda *shape, device: None)  # there may be no card here
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert choose_device(device) == torch.device(device, 1)
+    assert met == {"cpu": device == "cpu", "backend": backend}
+
+
 def test_a_device_that_is_not_here_is_an_input_error():
     with pytest.raises(InputError, match="device=cuda:99"):
         choose_device("cuda:99")

@@ -1,0 +1,89 @@
+"""Every stage that trains or ranks, on a card that is not there: what a card would refuse fails here too."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pytest
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from stages.models.table4 import SYSTEMS
+from tests.encoders.test_image import saved as saved_image_encoder
+from tests.encoders.test_text import saved as saved_text_encoder
+from tests.pretend_card import pretend_card
+
+STAGES = ("sft", "embed", "pretrain", "posttrain", "evaluate", "baseline")
+SICSREC = {
+    "as the default": {},
+    "content first": {"frozen": ["content_embedding", "content_encoder"]},
+    "content alone": {"modalities": ["text", "image"]},
+    "without l2norm, with sampled negatives": {"without": ["l2norm"], "loss": {"negatives": 16}},
+}
+
+
+@contextmanager
+def on_card() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, pretend_card() as card:
+        for name in STAGES:
+            patch.setattr(importlib.import_module(f"stages.{name}"), "choose_device", lambda device: card)
+        yield
+
+
+@contextmanager
+def in_bfloat16() -> Iterator[None]:
+    """As on a card that has it; there is no such CPU in `fit`."""
+    AcceleratorState._reset_state(True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.training.fit._accelerator", lambda _: Accelerator(cpu=True, mixed_precision="bf16"))
+        yield
+    AcceleratorState._reset_state(True)
+
+
+def ranked(name: str) -> bool:
+    """Whether every user's test item has a rank."""
+    return bool(pl.read_parquet(f"artifacts/ranks/{name}.parquet")["rank"].is_between(1, 40).all())
+
+
+@pytest.mark.parametrize("card", [on_card, in_bfloat16])
+def test_the_encoders_are_tuned_and_used(after, card):
+    workspace = after("pairs")
+    with card():
+        workspace.run("sft", "embed")
+    assert len(pl.read_parquet("artifacts/embeddings.parquet")) == 40
+
+
+@pytest.mark.parametrize("train", ["last_block", "all"])
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [("bert", "vit_tiny_patch16_224"), ("roberta", "swin_tiny_patch4_window7_224"), ("t5", "resnet10t")],
+)
+def test_pretrained_encoders_are_tuned_and_used(after, text, image, train):
+    workspace = after("pairs")
+    text_encoder, image_encoder = saved_text_encoder(Path("text"), text), saved_image_encoder(Path("image"), image)
+    workspace.set_params(text_encoder=text_encoder, image_encoder=image_encoder, sft={"train": train, "epochs": 1})
+    with on_card():
+        workspace.run("sft", "embed")
+    assert len(pl.read_parquet("artifacts/embeddings.parquet")) == 40
+
+
+@pytest.mark.parametrize("card", [on_card, in_bfloat16])
+@pytest.mark.parametrize("changes", SICSREC.values(), ids=SICSREC)
+def test_both_steps_train_and_are_ranked(after, changes, card):
+    workspace = after("embed")
+    workspace.set_params(**changes)
+    with card():
+        workspace.run("pretrain", "posttrain", "evaluate")
+    assert ranked("sicsrec")
+
+
+@pytest.mark.parametrize("card", [on_card, in_bfloat16])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_other_system_trains_and_is_ranked(after, name, card):
+    workspace = after("embed")
+    workspace.set_params(baseline={"epochs": 1, "batch_positions": 256})
+    with card():
+        workspace.run_baseline(name)
+    assert ranked(name)
