@@ -31,6 +31,7 @@ from stages.training.ranking import mean_metrics, rank_users
 SPLIT = Path("artifacts/split")
 EMBEDDINGS = Path("artifacts/embeddings_baselines.parquet")
 CURVES = Path("artifacts/curves/baselines")
+MOST_ITEMS_IN_PAIRS = 30_000  # ItemKNN then takes 11 GB
 RANKS = Path("artifacts/ranks")
 
 
@@ -109,9 +110,11 @@ def main() -> None:
         skip(name, why)
         return
     device = choose_device(params.device)
+    items = len(read_parquet(SPLIT / "items.parquet"))
+    if name == "itemknn" and items > MOST_ITEMS_IN_PAIRS:
+        raise InputError(f"baselines: itemknn counts all pairs of items, too many for {items:,} items: take it off")
     histories = Histories.from_frame(read_parquet(SPLIT / "train.parquet"))
     valid, test = (read_parquet(SPLIT / f"{part}.parquet") for part in ("valid", "test"))
-    items = len(read_parquet(SPLIT / "items.parquet"))
 
     model, summary = train(name, params, histories, valid["item"].to_numpy(), items, device)
     known = histories.extended(valid["item"].to_numpy())  # what is known before the test item

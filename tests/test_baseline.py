@@ -47,6 +47,13 @@ def test_it_is_skipped_on_purpose_with_a_line_in_the_table(after):
     assert sorted(path.name for path in Path("metrics/baselines").iterdir()) == ["pop.json"]
 
 
+def test_a_catalogue_too_large_to_count_its_pairs_is_an_input_error(after, monkeypatch):
+    workspace = after("embed")
+    monkeypatch.setattr("stages.baseline.MOST_ITEMS_IN_PAIRS", 39)
+    with pytest.raises(InputError, match="itemknn counts all pairs of items, too many for 40 items: take it off"):
+        workspace.run_baseline("itemknn")
+
+
 def test_an_unknown_system_is_named_with_those_that_there_are(after):
     workspace = after("split")
     with pytest.raises(InputError, match="there is no 'sasrek'; there are pop, itemknn"):

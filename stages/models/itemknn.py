@@ -21,27 +21,31 @@ class ItemKnnConfig:
     decay: float  # weight of a history's item relative to the one after it
 
 
+def similarities(values: np.ndarray, offsets: np.ndarray, items: int) -> Tensor:
+    """What each item of a history gives each candidate. → (N, N), row i − 1 is the history's item i.
+
+    values, offsets: packed training histories, user u's are `values[offsets[u]:offsets[u + 1]]`.
+    """
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    similarity = np.zeros((items, items), dtype=np.float64)
+    for gap in range(1, WINDOW + 1):
+        together = owner[gap:] == owner[:-gap]
+        earlier, later = values[:-gap][together] - 1, values[gap:][together] - 1
+        np.add.at(similarity, (earlier, later), 1 / gap)
+        np.add.at(similarity, (later, earlier), BACKWARD / gap)
+    counts = np.bincount(values - 1, minlength=items)
+    similarity /= np.maximum(counts, 1)[None, :] ** POPULARITY_EXPONENT
+    return torch.from_numpy(similarity).float()
+
+
 class ItemKnn(nn.Module):
     """A score is the weighted sum of the history's items' similarities to the candidate."""
 
-    def __init__(self, config: ItemKnnConfig) -> None:
+    def __init__(self, config: ItemKnnConfig, similarity: Tensor) -> None:
+        """similarity: (N, N), see `similarities`."""
         super().__init__()
         self.config = config
-        self.register_buffer("similarity", torch.zeros(config.items, config.items))
-
-    def count(self, values: np.ndarray, offsets: np.ndarray) -> None:
-        """Learn from packed training histories: user u's are `values[offsets[u]:offsets[u + 1]]`."""
-        n = self.config.items
-        owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        similarity = np.zeros((n, n), dtype=np.float64)
-        for gap in range(1, WINDOW + 1):
-            together = owner[gap:] == owner[:-gap]
-            earlier, later = values[:-gap][together] - 1, values[gap:][together] - 1
-            np.add.at(similarity, (earlier, later), 1 / gap)
-            np.add.at(similarity, (later, earlier), BACKWARD / gap)
-        counts = np.bincount(values - 1, minlength=n)
-        similarity /= np.maximum(counts, 1)[None, :] ** POPULARITY_EXPONENT
-        self.similarity.copy_(torch.from_numpy(similarity))
+        self.register_buffer("similarity", similarity)
 
     def last_hidden(self, items: Tensor) -> Tensor:
         """How much each item of the history counts. items: (B, L), 0 = padding at the right → (B, N)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stages.models.bert4rec import Bert4Rec, Bert4RecConfig
 from stages.models.gru4rec import Gru4Rec, Gru4RecConfig
-from stages.models.itemknn import ItemKnn, ItemKnnConfig
+from stages.models.itemknn import ItemKnn, ItemKnnConfig, similarities
 from stages.models.llmesr import LlmEsr, LlmEsrConfig, collaborative_start, last_inputs, similar_users
 from stages.models.missrec import MissRec, MissRecConfig
 from stages.models.popularity import Popularity, PopularityConfig
@@ -71,10 +71,8 @@ def _popularity(m: Material) -> nn.Module:
 
 
 def _itemknn(m: Material) -> nn.Module:
-    models = [ItemKnn(ItemKnnConfig(m.items, decay)) for decay in DECAYS]
-    for model in models:
-        model.count(m.values, m.offsets)
-    return max(models, key=m.validate)
+    similarity = similarities(m.values, m.offsets, m.items)
+    return max((ItemKnn(ItemKnnConfig(m.items, decay), similarity) for decay in DECAYS), key=m.validate)
 
 
 def _gru4rec(m: Material) -> nn.Module:

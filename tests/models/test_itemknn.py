@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.models.itemknn import ItemKnn, ItemKnnConfig
+from stages.models.itemknn import ItemKnn, ItemKnnConfig, similarities
 
 HISTORIES = [[1, 2, 3], [2, 3], [3, 1, 4, 5, 2, 1, 3]]
 
@@ -22,9 +22,8 @@ def naive_score(history: list[int], candidate: int, decay: float) -> float:
 
 @pytest.mark.parametrize("decay", [0.5, 1.0])
 def test_scores_are_those_of_a_count_pair_by_pair(decay):
-    model = ItemKnn(ItemKnnConfig(items=5, decay=decay))
-    values = np.concatenate(HISTORIES)
-    model.count(values, np.cumsum([0, *map(len, HISTORIES)]))
+    similarity = similarities(np.concatenate(HISTORIES), np.cumsum([0, *map(len, HISTORIES)]), items=5)
+    model = ItemKnn(ItemKnnConfig(items=5, decay=decay), similarity)
     scores = model.last_hidden(torch.tensor([[1, 2, 0], [4, 1, 3]])) @ model.item_matrix().T
     expected = [[naive_score(h, candidate, decay) for candidate in range(1, 6)] for h in ([1, 2], [4, 1, 3])]
     torch.testing.assert_close(scores, torch.tensor(expected))
