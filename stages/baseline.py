@@ -31,8 +31,8 @@ from stages.training.ranking import mean_metrics, rank_users
 SPLIT = Path("artifacts/split")
 EMBEDDINGS = Path("artifacts/embeddings_baselines.parquet")
 CURVES = Path("artifacts/curves/baselines")
-MOST_ITEMS_IN_PAIRS = 30_000  # ItemKNN then takes 11 GB
 RANKS = Path("artifacts/ranks")
+MOST_ITEMS_IN_PAIRS = 30_000  # ItemKNN then takes 11 GB
 
 
 def batches(

@@ -36,10 +36,12 @@ def on_card() -> Iterator[None]:
 def in_bfloat16() -> Iterator[None]:
     """As on a card that has it; there is no such CPU in `fit`."""
     AcceleratorState._reset_state(True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.training.fit._accelerator", lambda _: Accelerator(cpu=True, mixed_precision="bf16"))
-        yield
-    AcceleratorState._reset_state(True)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stages.training.fit._accelerator", lambda _: Accelerator(cpu=True, mixed_precision="bf16"))
+            yield
+    finally:
+        AcceleratorState._reset_state(True)
 
 
 def ranked(name: str) -> bool:

@@ -24,7 +24,7 @@ from stages.data.transfer import check_sha256, download_official, download_url, 
 from stages.errors import InputError
 from stages.files import user_path
 
-DAMAGED = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
+DAMAGED = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -70,6 +70,8 @@ def _readable(source: str) -> Iterator[None]:
     except DAMAGED as error:
         reason = " ".join(str(error).split())  # tarfile gives one line for each format that it tried
         raise InputError(f"source: {source} is damaged or no archive ({reason:.60}): get it anew, run again") from error
+    except NotImplementedError as error:  # zipfile, of a method that it does not know
+        raise InputError(f"source: {source} is packed in a way that cannot be read ({error}): pack it anew") from error
     except OSError as error:
         if error.errno in NO_ROOM:
             raise InputError(

@@ -1,5 +1,6 @@
 """SASRec's encoder over item vectors of any origin, scored by cosine: what UniSRec and VQ-Rec have in common."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -23,7 +24,7 @@ class CosineConfig(Protocol):
     tau: float
 
 
-class CosineSequenceModel(nn.Module):
+class CosineSequenceModel(nn.Module, ABC):
     """Positions, encoder, loss; a subclass says what an item's vector is."""
 
     def __init__(self, config: CosineConfig) -> None:
@@ -34,9 +35,9 @@ class CosineSequenceModel(nn.Module):
         self.encoder = Encoder(config.layers, config.dim, config.heads, config.dropout)
         self.sampler: Sampler | None = None  # of negatives; None: all items are
 
+    @abstractmethod
     def item_vectors(self, items: Tensor) -> Tensor:
         """Vectors of distinct items, 0 = padding. items: (n,) → (n, D)."""
-        raise NotImplementedError
 
     def embedded(self, items: Tensor) -> Tensor:
         """What the encoder reads. items: (B, L) → (B, L, D)."""

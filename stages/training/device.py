@@ -27,7 +27,7 @@ def choose_device(device: str) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # NCCL knows only what is on cards; counts and embeddings are in main memory
-        state = PartialState(device == "cpu", backend=None if device == "cpu" else "cuda:nccl,cpu:gloo")
+        state = PartialState(device == "cpu", backend="cuda:nccl,cpu:gloo" if device.startswith("cuda") else None)
         atexit.register(state.destroy_process_group)
         return state.device
     return torch.device(device)

@@ -153,6 +153,13 @@ def test_an_encrypted_zip_says_so(tmp_path: Path) -> None:
     assert "a.zip is encrypted" in failure(tmp_path, "a.zip")
 
 
+def test_a_zip_of_an_unknown_method_is_to_be_packed_anew(tmp_path: Path) -> None:
+    content = bytearray(zip_bytes({"X_pair.csv": b"", "X_item.csv": b""}))
+    content[content.index(b"PK\x01\x02") + 10] = 97  # the method in the central directory
+    (tmp_path / "a.zip").write_bytes(content)
+    assert "a.zip is packed in a way that cannot be read" in failure(tmp_path, "a.zip")
+
+
 def test_a_web_page_a_missing_path_and_a_missing_member_say_so(tmp_path: Path) -> None:
     (tmp_path / "page.tar.gz").write_bytes(b"<!DOCTYPE html><title>Quota exceeded</title>" * 20)
     assert "page.tar.gz is damaged or no archive" in failure(tmp_path, "page.tar.gz")
