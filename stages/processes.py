@@ -13,6 +13,8 @@ import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from stages.selection import Different, different
+
 
 @dataclass
 class Rows:
@@ -60,17 +62,16 @@ def row_shape(shape: tuple[int, ...]) -> tuple[tuple[int, ...], slice]:
     return (_rows.total, *shape[1:]), slice(_rows.first, _rows.first + _rows.own)
 
 
-def mean(values: Tensor) -> Tensor:
-    """The mean of all processes' values. values: (n,) → scalar.
+def mean(values: Tensor, known: Tensor | None = None) -> Tensor:
+    """The mean of all processes' values, or of those that are `known`. values: (n,), known: (n,) bool → scalar.
 
     The value is this process's part, so scaled that values and gradients *averaged* over the processes, as
     DistributedDataParallel does with gradients, are those of the whole mean.
     """
-    if count() == 1:
-        return values.mean()
-    everyone = torch.tensor(float(len(values)), device=values.device)
-    dist.all_reduce(everyone)
-    return values.sum() * count() / everyone
+    if known is None:
+        known = torch.ones_like(values, dtype=torch.bool)
+    total, everyone = torch.where(known, values, 0).sum(), known.sum()
+    return total * count() / summed(everyone)
 
 
 def gathered(rows: Tensor) -> Tensor:
@@ -94,12 +95,13 @@ def gathered(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def distinct(items: Tensor) -> tuple[Tensor, Tensor]:
-    """The different items of all processes' rows, ascending, and where this process's are. items: (…) → (n,), (…)."""
+def distinct(items: Tensor) -> Different:
+    """The different items of all processes' rows, and where this process's are. items: (…)."""
     if count() == 1:
-        return items.unique(return_inverse=True)
+        return different(items)
     everything = gathered(items.flatten()).unique()
-    return everything, torch.searchsorted(everything, items.contiguous())
+    where = torch.searchsorted(everything, items.contiguous())
+    return Different(everything, where, torch.ones_like(everything, dtype=torch.bool))
 
 
 def united(parts: list[tuple[Tensor, Tensor]], total: int) -> Tensor:

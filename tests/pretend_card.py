@@ -1,7 +1,7 @@
 """A card that is not there: tensors that say they are elsewhere and compute on the CPU.
 
 What a card would refuse is refused: an operation on tensors of both devices, a NumPy view of a tensor on the card, and
-operations that have no deterministic kernel in CUDA.
+operations that have no deterministic kernel in CUDA. Within `never_waiting`, also what a host would wait for.
 """
 
 from collections.abc import Iterator
@@ -24,6 +24,28 @@ NOT_DETERMINISTIC = {  # torch.use_deterministic_algorithms: "will throw"
     aten.upsample_bicubic2d_backward, aten.reflection_pad2d_backward, aten.put_, aten.histc, aten.scatter_reduce,
     aten.grid_sampler_2d_backward, aten.nll_loss2d_forward, aten.median,
 }  # fmt: skip
+WAITING = {  # their results' sizes, or Python's numbers, are known only when the card has done all before
+    aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select, aten._unique2,
+    aten.unique_consecutive, aten.unique_dim, aten.repeat_interleave,
+}  # fmt: skip
+INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
+_waiting_is_refused = False
+
+
+@contextmanager
+def never_waiting() -> Iterator[None]:
+    """Inside, what makes a host wait for the card raises RuntimeError."""
+    global _waiting_is_refused
+    _waiting_is_refused = True
+    try:
+        yield
+    finally:
+        _waiting_is_refused = False
+
+
+def _refuse_waiting(what: object) -> None:
+    if _waiting_is_refused:
+        raise RuntimeError(f"{what} waits for the card")
 
 
 class OnCard(Tensor):
@@ -40,9 +62,11 @@ class OnCard(Tensor):
         return made
 
     def tolist(self) -> Any:
+        _refuse_waiting("tolist")
         return self.inner.tolist()
 
     def __bool__(self) -> bool:
+        _refuse_waiting("bool")
         return bool(self.inner)
 
     def numpy(self, **_: Any) -> Any:
@@ -93,10 +117,15 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             raise RuntimeError(f"{func}: expected all tensors to be on the same device")
         if kind in NOT_DETERMINISTIC:
             raise RuntimeError(f"{func} does not have a deterministic implementation on a card")
+        by_bools = kind in INDEXING and any(t is not None and t.dtype == torch.bool for t in args[1])
+        if kind in WAITING or by_bools:  # an index of bools is a `nonzero`
+            _refuse_waiting(func)
     asked = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
     card = asked[0] == CARD if asked else any(on_card)
     if kind in (aten.copy_, aten.index, aten.index_put_, aten._index_put_impl_):
         card = isinstance(args[0], OnCard)
+    if kind in (aten._to_copy, aten.copy_) and len({*on_card, card}) > 1:
+        _refuse_waiting(f"{func} between main memory and the card")
     inner = func(*_unwrapped(args), **_unwrapped(kwargs))
     if torch.Tag.inplace_view in func.tags:  # the shape of the tensor itself changes
         with torch._C._DisableTorchDispatch():

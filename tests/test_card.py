@@ -7,14 +7,20 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from stages.models.missrec import MissRec
 from stages.models.table4 import SYSTEMS
+from stages.training.fit import Step
 from tests.encoders.test_image import saved as saved_image_encoder
 from tests.encoders.test_text import saved as saved_text_encoder
-from tests.pretend_card import pretend_card
+from tests.models import test_sicsrec
+from tests.models.test_table4 import TRAINED, batches, build
+from tests.pretend_card import OnCard, never_waiting, pretend_card
 
+ASKING = ("llmesr_t_id", "llmesr_tv_id")  # which teachers there are and how long their histories
 STAGES = ("sft", "embed", "pretrain", "posttrain", "evaluate", "baseline")
 SICSREC = {
     "as the default": {},
@@ -44,6 +50,24 @@ def in_bfloat16() -> Iterator[None]:
         AcceleratorState._reset_state(True)
 
 
+@contextmanager
+def on_card_without_waiting() -> Iterator[None]:
+    """Forward and backward pass of every training step ask the card nothing."""
+    forward, backward = Step.forward, Accelerator.backward
+
+    def asking_nothing(function):
+        def call(*arguments):
+            with never_waiting():
+                return function(*arguments)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch, on_card():
+        patch.setattr(Step, "forward", asking_nothing(forward))
+        patch.setattr(Accelerator, "backward", asking_nothing(backward))
+        yield
+
+
 def ranked(name: str) -> bool:
     """Whether every user's test item has a rank."""
     return bool(pl.read_parquet(f"artifacts/ranks/{name}.parquet")["rank"].is_between(1, 40).all())
@@ -71,7 +95,7 @@ def test_pretrained_encoders_are_tuned_and_used(after, text, image, train):
     assert len(pl.read_parquet("artifacts/embeddings.parquet")) == 40
 
 
-@pytest.mark.parametrize("card", [on_card, in_bfloat16])
+@pytest.mark.parametrize("card", [on_card_without_waiting, in_bfloat16])
 @pytest.mark.parametrize("changes", SICSREC.values(), ids=SICSREC)
 def test_both_steps_train_and_are_ranked(after, changes, card):
     workspace = after("embed")
@@ -81,11 +105,39 @@ def test_both_steps_train_and_are_ranked(after, changes, card):
     assert ranked("sicsrec")
 
 
-@pytest.mark.parametrize("card", [on_card, in_bfloat16])
+@pytest.mark.parametrize("card", [on_card_without_waiting, in_bfloat16])
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_other_system_trains_and_is_ranked(after, name, card):
     workspace = after("embed")
     workspace.set_params(baseline={"epochs": 1, "batch_positions": 256})
-    with card():
+    with on_card() if name in ASKING and card is on_card_without_waiting else card():
         workspace.run_baseline(name)
     assert ranked(name)
+
+
+def model_and_batch(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    """A model and a batch with padding."""
+    if name == "sicsrec":
+        return test_sicsrec.build(), (test_sicsrec.HISTORIES, test_sicsrec.TARGETS)
+    model = build(name)
+    if isinstance(model, MissRec):
+        model.discover_interests(seed=0)
+    return model, next(batch for batch in batches(name, 0) if (batch[0] == 0).any())
+
+
+def loss_and_gradients(model: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    loss = model.eval().loss(*batch)["loss"]
+    loss.backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None} | {"loss": loss.detach()}
+    return {name: tensor.inner if isinstance(tensor, OnCard) else tensor for name, tensor in found.items()}
+
+
+@pytest.mark.parametrize("name", ["sicsrec", *TRAINED])
+def test_all_positions_on_a_card_give_the_loss_of_those_that_have_a_target(name):
+    """There nothing is picked out, see stages/selection.py."""
+    expected = loss_and_gradients(*model_and_batch(name))
+    with pretend_card() as card:
+        model, batch = model_and_batch(name)
+        found = loss_and_gradients(model.to(card), tuple(tensor.to(card) for tensor in batch))
+    torch.testing.assert_close(found, expected)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from stages import processes
 from stages.models.layers import Encoder, NormDropout, initialise, last_position
 from stages.models.softmax import Sampler, next_item_loss
+from stages.selection import at_targets
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Bert4Rec(nn.Module):
         ends = (items > 0).sum(dim=1)
         whole[torch.arange(len(items), device=items.device), ends] = last_position(targets, items)
         masked = self.cloze(whole)
-        states = self.hidden(whole.masked_fill(masked, self.mask))[masked]  # (P, D + 1)
-        return {"loss": next_item_loss(states, whole[masked], self.candidates, self.sampler)}
+        states, answers = at_targets(self.hidden(whole.masked_fill(masked, self.mask)), whole.masked_fill(~masked, 0))
+        return {"loss": next_item_loss(states, answers, self.candidates, self.sampler)}
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stages import processes
 from stages.models.layers import Encoder, NormDropout
 from stages.models.softmax import Sampler, next_item_loss
+from stages.selection import at_targets, different
 
 
 class CosineConfig(Protocol):
@@ -42,7 +43,7 @@ class CosineSequenceModel(nn.Module, ABC):
     def embedded(self, items: Tensor) -> Tensor:
         """What the encoder reads. items: (B, L) → (B, L, D)."""
         # in training those of all processes, which then draw the same noise for an item
-        distinct, where = processes.distinct(items) if self.training else items.unique(return_inverse=True)
+        distinct, where, _ = processes.distinct(items) if self.training else different(items)
         return self.input(
             F.embedding(where, self.item_vectors(distinct)) + self.position_embedding.weight[: items.shape[1]]
         )
@@ -63,9 +64,8 @@ class CosineSequenceModel(nn.Module, ABC):
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of cosine / τ at every target position. items, targets: (B, L), 0 = no target."""
-        wanted = targets > 0
-        states = self.hidden(items)[wanted] / self.config.tau  # (P, D)
-        return {"loss": next_item_loss(states, targets[wanted], self.candidates, self.sampler)}
+        states, answers = at_targets(self.hidden(items), targets)
+        return {"loss": next_item_loss(states / self.config.tau, answers, self.candidates, self.sampler)}
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:

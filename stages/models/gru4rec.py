@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from stages.models.layers import dropout, last_position
 from stages.models.softmax import Sampler, next_item_loss
+from stages.selection import at_targets
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,8 @@ class Gru4Rec(nn.Module):
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy at every target position. items, targets: (B, L), 0 = no target."""
-        wanted = targets > 0
-        states = self.hidden(items)[wanted]  # (P, D)
-        return {"loss": next_item_loss(states, targets[wanted], self.candidates, self.sampler)}
+        states, answers = at_targets(self.hidden(items), targets)
+        return {"loss": next_item_loss(states, answers, self.candidates, self.sampler)}
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:

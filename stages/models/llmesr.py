@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stages import processes
 from stages.models.layers import attend, dropout, last_position
 from stages.models.softmax import Sampler, next_item_loss
+from stages.selection import at_targets, different
 
 LENGTH_CLASSES = 32  # of the neighbours' histories
 
@@ -151,7 +152,7 @@ class LlmEsr(nn.Module):
 
     def hidden(self, items: Tensor) -> Tensor:
         """State of both views after each item. items: (B, L), 0 = padding at the right → (B, L, 2 D)."""
-        distinct, where = items.unique(return_inverse=True)
+        distinct, where, _ = different(items)
         positions = self.position_embedding.weight[: items.shape[1]]
         ids, semantic = (
             dropout(F.embedding(where, v) * self.config.dim**0.5 + positions, self.config.dropout, self.training)
@@ -175,8 +176,8 @@ class LlmEsr(nn.Module):
 
         items, targets: (B, L), 0 = padding, no target; users: (B,) whose rows these are.
         """
-        wanted, states = targets > 0, self.hidden(items)
-        ce = next_item_loss(states[wanted], targets[wanted], self.candidates, self.sampler)
+        states = self.hidden(items)
+        ce = next_item_loss(*at_targets(states, targets), self.candidates, self.sampler)
         distilled = self.distil(last_position(states, items), users)
         return {"loss": ce + self.config.distillation * distilled, "ce": ce, "distillation": distilled}
 
@@ -186,7 +187,7 @@ class LlmEsr(nn.Module):
         states: (B, 2 D), users: (B,).
         """
         near = self.neighbours[users]  # (B, K)
-        distinct, where = near.unique(return_inverse=True)
+        distinct, where = near.unique(return_inverse=True)  # waits for a card, but each of them is a whole history
         taught = self.teachers(distinct)[where].mean(dim=1)
         return processes.mean((states - taught).square().mean(dim=1))
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stages import processes
 from stages.models.layers import Attention, Block, FeedForward, NormDropout, initialise, last_position
+from stages.selection import different
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class MissRec(nn.Module):
 
     def decode(self, items: Tensor, memory: Tensor, real: Tensor) -> Tensor:
         """Unit state at each row's last item, which sees the whole row. items: (B, L) → (B, D)."""
-        distinct, where = items.unique(return_inverse=True)
+        distinct, where, _ = different(items)
         vectors = torch.stack(self.adapted(distinct)).sum(dim=0)
         if self.config.use_id:
             vectors = vectors + self.item_embedding(distinct)

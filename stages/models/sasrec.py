@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from stages.models.layers import Encoder, NormDropout, initialise
 from stages.models.softmax import Sampler, next_item_loss
+from stages.selection import at_targets
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,8 @@ class Sasrec(nn.Module):
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy at every target position (eq. 17). items, targets: (B, L), 0 = no target."""
-        wanted = targets > 0
-        states = self.hidden(items)[wanted]  # (P, D)
-        return {"loss": next_item_loss(states, targets[wanted], self.candidates, self.sampler)}
+        states, answers = at_targets(self.hidden(items), targets)
+        return {"loss": next_item_loss(states, answers, self.candidates, self.sampler)}
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:

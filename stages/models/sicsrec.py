@@ -10,6 +10,7 @@ from stages import processes
 from stages.models.layers import Block, Encoder, NormDropout, add_lora, dropout, initialise, last_position
 from stages.models.sasrec import Sasrec
 from stages.models.softmax import Sampler, next_item_loss
+from stages.selection import at_targets, different
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Content(nn.Module):
 
     def forward(self, items: Tensor) -> dict[str, Tensor]:
         """Adapted vectors of each modality, each distinct item computed once. items: (…) → {modality: (…, D)}."""
-        distinct, where = items.unique(return_inverse=True)
+        distinct, where, _ = different(items)
         return {name: F.embedding(where, self.adapters[name](table(distinct))) for name, table in self.tables.items()}
 
 
@@ -214,34 +215,37 @@ class Sicsrec(nn.Module):
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Eq. 19 and its terms. items, targets: (B, L), 0 = padding, no target."""
         c = self.config
-        wanted = targets > 0
-        states, answers = self.hidden(items)[wanted], targets[wanted]  # (P, D), (P,)
+        states, answers = at_targets(self.hidden(items), targets)
         terms = {"ce": next_item_loss(states / c.tau, answers, self.candidates, self.sampler)}  # eq. 17
         total = terms["ce"]
         if c.widths and "concl" not in c.without:
             terms["concl"] = self.contrastive(states, answers)
             total = total + c.alpha * terms["concl"]
-        terms["regulariser"] = self.regulariser(processes.distinct(torch.cat([items.flatten(), answers]))[0])
+        rows = processes.distinct(torch.cat([items.flatten(), answers]))
+        terms["regulariser"] = self.regulariser(rows.items, rows.real)
         return {"loss": total + c.lam * terms["regulariser"], **terms}
 
     def contrastive(self, states: Tensor, targets: Tensor) -> Tensor:
-        """Content-aware contrastive loss (eq. 18). states: (P, D), targets: (P,).
+        """Content-aware contrastive loss (eq. 18). states: (P, D), targets: (P,), 0 = none.
 
         Negatives are the batch's other target items, each once: an item is never its own negative.
         """
-        distinct, answers = processes.distinct(targets)
+        distinct, answers, real = processes.distinct(targets)
         scores = states @ unite(self.content(distinct)).T / self.config.tau
-        return processes.mean(F.cross_entropy(scores, answers, reduction="none"))
+        scores = scores.masked_fill(~(real & (distinct > 0)), float("-inf"))
+        return processes.mean(F.cross_entropy(scores, answers, reduction="none"), targets > 0)
 
-    def regulariser(self, items: Tensor) -> Tensor:
-        """Sum of the Frobenius norms of the embedding tables (eq. 19), over the batch's rows. items: (n,) distinct.
+    def regulariser(self, items: Tensor, real: Tensor) -> Tensor:
+        """Sum of the Frobenius norms of the embedding tables (eq. 19), over the batch's rows.
+
+        items, real: (n,) and (n,) bool, as of `different`.
 
         Only the batch's rows: under Adam a penalty on all of them drags what has no other gradient (items that
         training never sees) to zero at the full learning rate, whatever λ is.
         """
         tables = [self.item_embedding] if self.config.use_id else []
         tables += list(self.content.tables.values()) if self.config.widths else []
-        norms = [torch.linalg.norm(table(items)) for table in tables if table.weight.requires_grad]
+        norms = [torch.linalg.norm(table(items) * real[:, None]) for table in tables if table.weight.requires_grad]
         return torch.stack(norms).sum() if norms else torch.zeros((), device=items.device)
 
     @torch.no_grad()

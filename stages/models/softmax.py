@@ -38,19 +38,21 @@ def negative_sampler(negatives: str | int, counts: np.ndarray) -> Sampler | None
 
 
 def next_item_loss(states: Tensor, targets: Tensor, candidates: Candidates, sampler: Sampler | None) -> Tensor:
-    """Cross-entropy of inner products (eq. 17), the mean over all processes' targets. states: (P, D), targets: (P,).
+    """Cross-entropy of inner products (eq. 17), the mean over all processes' targets.
 
+    states: (P, D), targets: (P,), 0 = none; candidates: see Candidates.
     With a sampler over each target and the sampled items, less log Q (Bengio & Senécal 2008): their sum then estimates
     that over the catalogue. A sampled item that is a row's own target is left out of that row.
     """
     if sampler is None:
-        return processes.mean(F.cross_entropy(states @ candidates(None).T, targets - 1, reduction="none"))
+        losses = F.cross_entropy(states @ candidates(None).T, targets - 1, ignore_index=-1, reduction="none")
+        return processes.mean(losses, targets > 0)
     negatives, log_expected = sampler.draw()
-    distinct, where = processes.distinct(torch.cat([targets, negatives]))
+    distinct, where, _ = processes.distinct(torch.cat([targets, negatives]))
     vectors = candidates(distinct)
     own, others = where[: len(targets)], where[len(targets) :]
     scores = states @ vectors[others].T - log_expected
     scores = scores.masked_fill(negatives == targets[:, None], float("-inf"))
     target = (states * vectors[own]).sum(dim=-1, keepdim=True)
     losses = F.cross_entropy(torch.cat([target, scores], dim=1), torch.zeros_like(targets), reduction="none")
-    return processes.mean(losses)
+    return processes.mean(losses, targets > 0)

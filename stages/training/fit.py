@@ -145,7 +145,7 @@ def _train_epoch(
     for batch in batches:
         positions += (batch[0] > 0).sum()
         with accelerator.autocast():
-            terms = step(*(tensor.to(device, non_blocking=True) for tensor in batch))
+            terms = step(*(_sent(tensor, device) for tensor in batch))
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(terms["loss"])
         optimizer.step()
@@ -155,6 +155,11 @@ def _train_epoch(
     totals = processes.summed(torch.stack([total.cpu().double() for total in sums.values()])).tolist()
     means = {name: total / steps / processes.count() for name, total in zip(sums, totals, strict=True)}
     return means, int(processes.summed(positions))
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device; to a card out of pinned memory, as only then neither the host nor the card waits."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _log(live: Live | None, row: dict[str, float], plan: Plan) -> None:

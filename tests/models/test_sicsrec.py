@@ -118,7 +118,7 @@ def test_the_regulariser_sums_the_norms_of_the_batch_s_rows():
     rows = torch.tensor([2, 5])
     tables = [model.item_embedding.weight, model.content.tables["text"].weight, model.content.tables["image"].weight]
     expected = sum((table[rows] ** 2).sum().sqrt() for table in tables)
-    torch.testing.assert_close(model.regulariser(rows), expected)
+    torch.testing.assert_close(model.regulariser(rows, torch.tensor([True, True])), expected)
 
 
 def test_an_item_outside_the_batch_gets_no_pull_on_its_content():
