@@ -48,6 +48,14 @@ def test_the_test_is_over_the_seeds_that_both_have():
     assert made["rows"]["without MMSD"]["kept"]["p"] == 1.0
 
 
+def test_data_without_covers_is_tested_against_id_and_text():
+    given = {row.name: Runs() for row in TABLES["table8"].rows}
+    given |= {"SICSRec ID+T": runs(GOOD), "SICSRec T": runs(BAD)}
+    made = build(TABLES["table8"], "table8", "Bili_Food", given, 999, seed=0)
+    assert made["rows"]["SICSRec T"]["kept"]["p"] < 0.05
+    assert "this row and SICSRec ID+T have the same" in as_markdown(made)
+
+
 def test_the_paper_s_value_stands_beside_and_rows_without_runs_are_named():
     made = table(SICSRec=runs(GOOD))
     assert made["rows"]["SICSRec"]["paper"] == {"ndcg@10": 0.1064}
