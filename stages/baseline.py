@@ -36,7 +36,7 @@ MOST_ITEMS_IN_PAIRS = 30_000  # ItemKNN then takes 11 GB
 
 
 def batches(
-    model: nn.Module, system: System, histories: Histories, params: Params, epoch: int
+    model: nn.Module, system: System, histories: Histories, params: Params, epoch: int, device: torch.device
 ) -> Iterator[tuple[Tensor, ...]]:
     """One epoch of the system's own kind of batches, each of as many targets."""
     positions, length = params.baseline.batch_positions, params.pretrain.max_length
@@ -44,11 +44,11 @@ def batches(
     if isinstance(model, MissRec):
         model.discover_interests(params.seed + epoch)
     if system.scheme is Scheme.PREFIXES:
-        return training_batches(histories, prefix_windows(histories, length), positions, rng)
+        return training_batches(histories, prefix_windows(histories, length), positions, rng, device)
     windows = training_windows(histories, length)
     if system.scheme is Scheme.POSITIONS_WITH_USERS:
-        return training_batches_with_users(histories, windows, positions, rng)
-    return training_batches(histories, windows, positions, rng)
+        return training_batches_with_users(histories, windows, positions, rng, device)
+    return training_batches(histories, windows, positions, rng, device)
 
 
 def train(
@@ -79,7 +79,7 @@ def train(
     settings = [name, p.model_dump(), base.model_dump(), params.loss.model_dump(), params.dim, params.seed]
     outcome = fit(
         model,
-        lambda epoch: own_rows(batches(model, system, histories, params, epoch)),
+        lambda epoch: own_rows(batches(model, system, histories, params, epoch, device)),
         lambda: validation(model),
         Plan(p.epochs, p.patience, "ndcg@10", p.learning_rate, params.seed),
         device,

@@ -68,7 +68,9 @@ def train(model: Sicsrec, params: Params, histories: Histories, valid: np.ndarra
     inputs = [SPLIT / "train.parquet", SPLIT / "valid.parquet", EMBEDDINGS, ID_ENCODER]
     return fit(
         model,
-        lambda epoch: own_rows(training_batches(histories, windows, p.batch_positions, default_rng([seed, epoch]))),
+        lambda epoch: own_rows(
+            training_batches(histories, windows, p.batch_positions, default_rng([seed, epoch]), device)
+        ),
         lambda: mean_metrics(rank_users(model, histories, valid, config.max_length, device)[0]),
         Plan(p.epochs, p.patience, "ndcg@10", p.learning_rate, seed),
         device,

@@ -35,7 +35,9 @@ def main() -> None:
     windows = training_windows(histories, p.max_length)
     outcome = fit(
         model,
-        lambda epoch: own_rows(training_batches(histories, windows, p.batch_positions, default_rng([seed, epoch]))),
+        lambda epoch: own_rows(
+            training_batches(histories, windows, p.batch_positions, default_rng([seed, epoch]), device)
+        ),
         lambda: mean_metrics(rank_users(model, histories, valid, p.max_length, device)[0]),
         Plan(p.epochs, p.patience, "ndcg@10", p.learning_rate, seed),
         device,

@@ -9,6 +9,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from stages.residence import residence
+
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -98,50 +102,49 @@ def prefix_windows(histories: Histories, max_length: int) -> Windows:
     return Windows(start, end, end - start - 1, user)
 
 
-def _padded(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows `values[start:end]`, right-padded with 0 → (B, L), and the positions' numbers in values (B, L)."""
-    width = int((end - start).max())
-    index = start[:, None] + np.arange(width)[None, :]
-    inside = index < end[:, None]
-    return np.where(inside, values[np.minimum(index, len(values) - 1)], 0), index
-
-
 def training_batches(
-    histories: Histories, windows: Windows, batch_positions: int, rng: np.random.Generator
+    histories: Histories, windows: Windows, batch_positions: int, rng: np.random.Generator, device: torch.device = CPU
 ) -> Iterator[Batch]:
     """One epoch: batches of about `batch_positions` target positions, from windows of like length, in random order.
 
     The budget counts targets, not users: a batch of a fixed number of users would give the targets of short
     histories more weight than the paper's batch of 1,024 (prefix, next item) instances does.
+    On a card that has room the epoch's histories stand in its memory and the batches are cut there.
     """
-    for chosen in _window_groups(windows, batch_positions, rng):
-        yield _batch(histories, windows, chosen)
+    for items, targets, _ in training_batches_with_users(histories, windows, batch_positions, rng, device):
+        yield Batch(items, targets)
 
 
 def training_batches_with_users(
-    histories: Histories, windows: Windows, batch_positions: int, rng: np.random.Generator
+    histories: Histories, windows: Windows, batch_positions: int, rng: np.random.Generator, device: torch.device = CPU
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The same batches, and whose histories they hold: items (B, L), targets (B, L), users (B,)."""
-    for chosen in _window_groups(windows, batch_positions, rng):
-        yield *_batch(histories, windows, chosen), torch.from_numpy(windows.user[chosen])
+    groups = _window_groups(windows, batch_positions, rng)
+    spans = np.stack([windows.start, windows.end, windows.first, windows.user])[:, np.concatenate(groups)]
+    device = residence(histories.values.nbytes + spans.nbytes, device)
+    values, parts = torch.from_numpy(histories.values).to(device), torch.from_numpy(spans).to(device)
+    lengths = windows.end - windows.start
+    for group, part in zip(groups, parts.split([len(group) for group in groups], dim=1), strict=True):
+        start, end, first, user = part
+        yield *_batch(values, start, end, first, width=int(lengths[group].max())), user
 
 
-def _window_groups(windows: Windows, batch_positions: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _window_groups(windows: Windows, batch_positions: int, rng: np.random.Generator) -> list[np.ndarray]:
     order = rng.permutation(len(windows.start))
     order = order[np.argsort((windows.end - windows.start)[order], kind="stable")]
     cumulative = np.cumsum(windows.targets[order])
     cuts = np.flatnonzero(np.diff((cumulative - 1) // batch_positions)) + 1
     groups = np.split(order, cuts)
-    for number in rng.permutation(len(groups)):
-        yield groups[number]
+    return [groups[number] for number in rng.permutation(len(groups))]
 
 
-def _batch(histories: Histories, windows: Windows, chosen: np.ndarray) -> Batch:
-    start, end, first = windows.start[chosen], windows.end[chosen], windows.first[chosen]
-    items, index = _padded(histories.values, start, end)
-    following = histories.values[np.minimum(index + 1, len(histories.values) - 1)]
-    wanted = (items > 0) & (index >= (start + first)[:, None])
-    return Batch(torch.from_numpy(items), torch.from_numpy(np.where(wanted, following, 0)))
+def _batch(values: Tensor, start: Tensor, end: Tensor, first: Tensor, width: int) -> Batch:
+    """Windows of the packed values, `width` the longest: known to the host, which so need not ask a card."""
+    index = start[:, None] + torch.arange(width, device=values.device)
+    inside, last = index < end[:, None], len(values) - 1
+    wanted = inside & (index >= (start + first)[:, None])
+    items, following = values[index.clamp(max=last)], values[(index + 1).clamp(max=last)]
+    return Batch(torch.where(inside, items, 0), torch.where(wanted, following, 0))
 
 
 def history_batches(histories: Histories, max_length: int, batch_users: int) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -157,4 +160,5 @@ def padded_histories(histories: Histories, users: np.ndarray, max_length: int | 
     start, end = histories.offsets[users], histories.offsets[users + 1]
     if max_length:
         start = np.maximum(start, end - max_length)
-    return _padded(histories.values, start, end)[0]
+    index = start[:, None] + np.arange(int((end - start).max()))
+    return np.where(index < end[:, None], histories.values[np.minimum(index, len(histories.values) - 1)], 0)

@@ -13,6 +13,7 @@ from stages import processes
 from stages.encoders.alignment import SHARED, Adapter, alignment_metrics, info_nce
 from stages.encoders.image import ImageEncoder
 from stages.encoders.text import TextEncoder
+from stages.residence import residence
 
 TASK_MODALITIES = {"t2t": ("text", "text"), "i2i": ("image", "image"), "t2i": ("text", "image")}
 
@@ -28,11 +29,21 @@ def blocks_of(count: int, size: int) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Trunk:
-    """What the last block is called with for items whose inputs are of like length, in main memory."""
+    """What the last block is called with for items whose inputs are of like length."""
 
     inputs: dict[str, Tensor]
     args: list[Any]
     kwargs: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        values = [*self.inputs.values(), *self.args, *self.kwargs.values()]
+        return sum(value.nbytes for value in values if isinstance(value, Tensor))
+
+    def moved(self, device: torch.device) -> "Trunk":
+        args = [value.to(device) if isinstance(value, Tensor) else value for value in self.args]
+        return Trunk(_moved(self.inputs, device), args, _moved(self.kwargs, device))
 
 
 class Tuned(nn.Module):
@@ -66,7 +77,7 @@ class Tuned(nn.Module):
         """Run everything before the last block once an item and keep what the block is called with.
 
         Items of like length stand together, so that neither pass spends its time on padding. Each process keeps the
-        items that are its own.
+        items that are its own, on its card if that has room.
         """
         self.model.eval()
         lengths = self.encoder.lengths(self.inputs)
@@ -79,6 +90,8 @@ class Tuned(nn.Module):
             self.class_of[part], self.row_of[part] = number, torch.arange(len(part))
             self.trunks.append(self._run_trunk(self.encoder.trimmed(_rows(self.inputs, part)), batch_size))
         self.inputs = {}  # each class holds its own
+        place = residence(sum(trunk.size for trunk in self.trunks), self.device)
+        self.trunks = [trunk.moved(place) for trunk in self.trunks]
 
     def _run_trunk(self, inputs: dict[str, Tensor], batch_size: int) -> Trunk:
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
@@ -148,8 +161,8 @@ def _rows(inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
     return {name: tensor[rows] for name, tensor in inputs.items()}
 
 
-def _moved(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in inputs.items()}
+def _moved(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
 class Alignment(nn.Module):

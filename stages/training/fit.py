@@ -141,11 +141,12 @@ def _train_epoch(
     """One pass over the batches → the mean of each loss term over steps and processes, and the positions read."""
     step.train()
     sums: dict[str, Tensor] = {}
-    steps, positions = 0, torch.zeros((), dtype=torch.long)
+    steps, positions = 0, torch.zeros((), dtype=torch.long, device=device)
     for batch in batches:
+        batch = tuple(_sent(tensor, device) for tensor in batch)
         positions += (batch[0] > 0).sum()
         with accelerator.autocast():
-            terms = step(*(_sent(tensor, device) for tensor in batch))
+            terms = step(*batch)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(terms["loss"])
         optimizer.step()
@@ -159,7 +160,9 @@ def _train_epoch(
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     """To the device; to a card out of pinned memory, as only then neither the host nor the card waits."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _log(live: Live | None, row: dict[str, float], plan: Plan) -> None:

@@ -1,16 +1,23 @@
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from stages.data.histories import (
     Histories,
     history_batches,
     padded_histories,
     training_batches,
+    training_batches_with_users,
     training_windows,
 )
+from tests.pretend_card import never_waiting, pretend_card
+
+CPU = torch.device("cpu")
 
 
 def packed(*lists: list[int]) -> Histories:
@@ -100,6 +107,32 @@ def test_a_target_is_the_item_after_its_position():
     (batch,) = training_batches(histories, training_windows(histories, 50), 100, np.random.default_rng(0))
     assert batch.items.tolist() == [[4, 2]]
     assert batch.targets.tolist() == [[2, 9]]
+
+
+@contextmanager
+def a_card_with_room_for(size: int) -> Iterator[torch.device]:
+    with pytest.MonkeyPatch.context() as patch, pretend_card() as card:
+        patch.setattr("stages.data.histories.residence", lambda asked, device: device if asked <= size else CPU)
+        yield card
+
+
+def test_on_a_card_the_same_batches_are_cut_there_without_asking_it(many):
+    def epoch(device=CPU):
+        return training_batches_with_users(many, training_windows(many, 8), 64, np.random.default_rng(1), device)
+
+    with a_card_with_room_for(10**6) as card:
+        batches = epoch(card)
+        found = [next(batches)]  # by now everything is there
+        with never_waiting():
+            found += list(batches)
+    for batch, expected in zip(found, epoch(), strict=True):
+        assert all(torch.equal(tensor.inner, there) for tensor, there in zip(batch, expected, strict=True))
+
+
+def test_what_does_not_fit_on_a_card_is_cut_in_main_memory(many):
+    with a_card_with_room_for(0) as card:
+        batch = next(training_batches(many, training_windows(many, 8), 64, np.random.default_rng(1), card))
+    assert batch.items.device == batch.targets.device == CPU
 
 
 def test_history_batches_hold_every_user_once_with_its_latest_items(many):

@@ -9,6 +9,9 @@ from tests.encoders.test_image import FAMILIES
 from tests.encoders.test_image import saved as saved_image
 from tests.encoders.test_text import MODELS
 from tests.encoders.test_text import saved as saved_text
+from tests.pretend_card import pretend_card
+
+CPU = torch.device("cpu")
 
 TITLES = [
     f"{topic} {number} video" + " of the week" * (index % 3)
@@ -61,6 +64,18 @@ def test_the_cached_image_trunk_gives_the_uncached_vectors(tmp_path, name):
     plain = part(chosen)
     part.cache_trunk(5)
     torch.testing.assert_close(part(chosen), plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_the_cached_trunk_stands_on_a_card_that_has_room(tmp_path, monkeypatch, room):
+    monkeypatch.setattr("stages.encoders.tuning.residence", lambda size, device: device if room else CPU)
+    part = text_part(tmp_path, "bert").eval()
+    plain = part(ITEMS)
+    with pretend_card() as card:
+        part.to(card).cache_trunk(5)
+        assert {trunk.args[0].device for trunk in part.trunks} == {card if room else CPU}
+        vectors = part(ITEMS)
+    torch.testing.assert_close(vectors.inner, plain, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", MODELS)
