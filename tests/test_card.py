@@ -44,7 +44,8 @@ def in_bfloat16() -> Iterator[None]:
     AcceleratorState._reset_state(True)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("stages.training.fit._accelerator", lambda _: Accelerator(cpu=True, mixed_precision="bf16"))
+            for module in ("fit", "device"):
+                patch.setattr(f"stages.training.{module}.has_bfloat16", lambda device: True)
             yield
     finally:
         AcceleratorState._reset_state(True)

@@ -47,6 +47,15 @@ def test_sorting_by_length_gives_each_title_its_own_vector(after):
             torch.testing.assert_close(torch.tensor(vectors[index]), own, rtol=1e-4, atol=1e-5)
 
 
+def test_a_device_with_bfloat16_gives_the_same_vectors_but_for_rounding(after, monkeypatch):
+    workspace = after("embed")
+    plain = pl.read_parquet(EMBEDDINGS)["text"].to_numpy()
+    monkeypatch.setattr("stages.training.device.has_bfloat16", lambda device: True)
+    workspace.run("embed")
+    rounded = pl.read_parquet(EMBEDDINGS)["text"].to_numpy()
+    assert 0 < np.abs(rounded - plain).max() < 0.05
+
+
 def test_an_unreadable_cover_is_counted_and_takes_the_mean_of_the_others(after):
     workspace = after("embed")
     whole = pl.read_parquet(EMBEDDINGS)["image"].to_numpy()

@@ -1,4 +1,4 @@
-"""How much of the machine's float32 arithmetic training reaches."""
+"""How much of the machine's arithmetic training reaches."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.bench.training import Data
+from stages.bench.training import CPU, Data
 from stages.data.histories import training_batches, training_windows
 from stages.params import Params
 
@@ -22,11 +22,13 @@ def epoch_flops(model: nn.Module, params: Params, data: Data) -> int:
     return counter.get_total_flops()
 
 
-def matmul_rate(rows: int, dim: int, columns: tuple[int, ...]) -> float:
-    """Operations a second of float32 products (rows, dim) @ (dim, n), the best over `columns`."""
+def matmul_rate(
+    rows: int, dim: int, columns: tuple[int, ...], device: torch.device = CPU, dtype: torch.dtype = torch.float32
+) -> float:
+    """Operations a second of products (rows, dim) @ (dim, n), the best over `columns`."""
     rates = []
     for n in columns:
-        left, right = torch.randn(rows, dim), torch.randn(dim, n)
+        left, right = (torch.randn(shape, device=device, dtype=dtype) for shape in ((rows, dim), (dim, n)))
         timer = Timer("left @ right", globals={"left": left, "right": right}, num_threads=torch.get_num_threads())
         rates.append(2 * rows * dim * n / timer.blocked_autorange(min_run_time=1.0).median)
     return max(rates)

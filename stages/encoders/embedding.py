@@ -9,6 +9,7 @@ from tqdm import tqdm
 from stages import processes
 from stages.encoders.image import DecodedCovers, ImageEncoder
 from stages.encoders.text import TextEncoder
+from stages.training.device import reduced_precision
 
 
 @torch.inference_mode()
@@ -21,7 +22,8 @@ def embed_titles(encoder: TextEncoder, titles: list[str], batch_size: int, devic
     for block in _own_blocks(order, batch_size, "titles"):
         inputs = encoder.trimmed({name: tensor[block] for name, tensor in everything.items()})
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-        parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
+        with reduced_precision(device):
+            parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
     return processes.united(parts, len(titles))
 
 
@@ -32,7 +34,8 @@ def embed_covers(encoder: ImageEncoder, covers: DecodedCovers, batch_size: int, 
     parts = []
     for block in _own_blocks(covers.readable.nonzero().flatten(), batch_size, "covers"):
         inputs = {"pixels": covers.pixels[block].to(device)}
-        parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
+        with reduced_precision(device):
+            parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
     everything = processes.united(parts, len(covers.readable))
     everything[~covers.readable] = everything[covers.readable].mean(dim=0)
     return everything

@@ -14,6 +14,7 @@ from stages.encoders.alignment import SHARED, Adapter, alignment_metrics, info_n
 from stages.encoders.image import ImageEncoder
 from stages.encoders.text import TextEncoder
 from stages.residence import residence
+from stages.training.device import reduced_precision
 
 TASK_MODALITIES = {"t2t": ("text", "text"), "i2i": ("image", "image"), "t2i": ("text", "image")}
 
@@ -100,7 +101,8 @@ class Tuned(nn.Module):
         )
         blocks = blocks_of(len(next(iter(inputs.values()))), batch_size)
         for block in blocks:
-            self.encoder.states(_moved(_rows(inputs, block), self.device))
+            with reduced_precision(self.device):
+                self.encoder.states(_moved(_rows(inputs, block), self.device))
         hook.remove()
         sizes = [len(block) for block in blocks]
         args = [_joined([call[0][i] for call in calls], sizes) for i in range(len(calls[0][0]))]

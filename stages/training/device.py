@@ -2,6 +2,7 @@
 
 import atexit
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from accelerate import PartialState
@@ -31,3 +32,13 @@ def choose_device(device: str) -> torch.device:
         atexit.register(state.destroy_process_group)
         return state.device
     return torch.device(device)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether to compute in it: on cards that have it; many CPUs lack its instructions and are far slower."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def reduced_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Inside, encoders' matrix products are in bfloat16 where `has_bfloat16`, as they are in `fit`."""
+    return torch.autocast(device.type, torch.bfloat16) if has_bfloat16(device) else nullcontext()

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from stages import processes
 from stages.errors import InputError
 from stages.files import atomic, is_first_process
+from stages.training.device import has_bfloat16
 
 SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats at most about this much
 RATE = "positions_per_second"  # a live curve only: .dvcignore keeps it out of hashes, as no two runs have the same
@@ -122,11 +123,9 @@ def fit(
 
 
 def _accelerator(device: torch.device) -> Accelerator:
-    """bf16 on cards that compute with it; never on a CPU, where it is many times slower without instructions for it."""
-    half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision="bf16" if half else "no",
+        mixed_precision="bf16" if has_bfloat16(device) else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 
