@@ -85,9 +85,12 @@ class Operations(TorchDispatchMode):
 
 
 class Literals(TorchFunctionMode):
-    """`torch.tensor(…, device=…)`, which no operation makes."""
+    """`torch.tensor(…, device=…)`, which no operation makes, and pinned memory, which only a card's machine has."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.pin_memory:
+            args[0].in_pinned_memory = True
+            return args[0]
         kwargs = dict(kwargs or {})
         device = kwargs.pop("device", None) if func is torch.tensor else None
         made = func(*args, **kwargs)
@@ -124,7 +127,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     card = asked[0] == CARD if asked else any(on_card)
     if kind in (aten.copy_, aten.index, aten.index_put_, aten._index_put_impl_):
         card = isinstance(args[0], OnCard)
-    if kind in (aten._to_copy, aten.copy_) and len({*on_card, card}) > 1:
+    pinned = kwargs.get("non_blocking", False) and all(hasattr(tensor, "in_pinned_memory") for tensor in tensors)
+    if kind in (aten._to_copy, aten.copy_) and len({*on_card, card}) > 1 and not pinned:
         _refuse_waiting(f"{func} between main memory and the card")
     inner = func(*_unwrapped(args), **_unwrapped(kwargs))
     if torch.Tag.inplace_view in func.tags:  # the shape of the tensor itself changes

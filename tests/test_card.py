@@ -91,7 +91,8 @@ def test_pretrained_encoders_are_tuned_and_used(after, text, image, train):
     workspace = after("pairs")
     text_encoder, image_encoder = saved_text_encoder(Path("text"), text), saved_image_encoder(Path("image"), image)
     workspace.set_params(text_encoder=text_encoder, image_encoder=image_encoder, sft={"train": train, "epochs": 1})
-    with on_card():
+    # with a whole text model transformers asks once a step whether anything is padding
+    with on_card_without_waiting() if train == "last_block" else on_card():
         workspace.run("sft", "embed")
     assert len(pl.read_parquet("artifacts/embeddings.parquet")) == 40
 

@@ -14,7 +14,7 @@ from stages.encoders.alignment import SHARED, Adapter, alignment_metrics, info_n
 from stages.encoders.image import ImageEncoder
 from stages.encoders.text import TextEncoder
 from stages.residence import residence
-from stages.training.device import reduced_precision
+from stages.training.device import reduced_precision, sent
 
 TASK_MODALITIES = {"t2t": ("text", "text"), "i2i": ("image", "image"), "t2i": ("text", "image")}
 
@@ -118,7 +118,7 @@ class Tuned(nn.Module):
         classes, counts = self.class_of[items - 1].unique(return_counts=True)
         rows = self.row_of[items - 1][order].split(counts.tolist())
         vectors = [self._from_trunk(self.trunks[c], r) for c, r in zip(classes.tolist(), rows, strict=True)]
-        return torch.cat(vectors)[order.argsort().to(self.device)]
+        return torch.cat(vectors)[sent(order.argsort(), self.device)]
 
     def _from_trunk(self, trunk: Trunk, rows: Tensor) -> Tensor:
         count = len(next(iter(trunk.inputs.values())))
@@ -156,15 +156,15 @@ def _hides_nothing(mask: Tensor, rows: int) -> Tensor:
 def _chosen(value: Any, rows: Tensor, count: int, device: torch.device) -> Any:
     if not isinstance(value, Tensor):
         return value
-    return value[rows].to(device) if value.ndim and value.shape[0] == count else value.to(device)
+    return sent(value[sent(rows, value.device)] if value.ndim and value.shape[0] == count else value, device)
 
 
 def _rows(inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    return {name: tensor[rows] for name, tensor in inputs.items()}
+    return {name: tensor[sent(rows, tensor.device)] for name, tensor in inputs.items()}
 
 
 def _moved(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
+    return {name: sent(value, device) if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
 class Alignment(nn.Module):
@@ -185,12 +185,11 @@ class Alignment(nn.Module):
         tuned, whose = self.tuned[modality], items % processes.count()
         own = items[whose == processes.number()]
         encoded = self.adapters[modality](tuned(own)) if len(own) else torch.zeros(0, SHARED, device=tuned.device)
-        return processes.gathered(encoded)[whose.argsort(stable=True).argsort().to(tuned.device)]
+        return processes.gathered(encoded)[sent(whose.argsort(stable=True).argsort(), tuned.device)]
 
-    def loss(self, pairs: Tensor) -> dict[str, Tensor]:
-        """Eq. 4 and its terms. pairs (B, 2): target and similar item."""
-        device = next(self.parameters()).device
-        pairs = pairs.cpu()  # inputs and cached activations stand in main memory
+    def loss(self, pairs: np.ndarray) -> dict[str, Tensor]:
+        """Eq. 4 and its terms. pairs (B, 2): target and similar item, in main memory, where items are looked up."""
+        device, pairs = next(self.parameters()).device, torch.from_numpy(pairs)
         distinct = pairs.unique()
         place = torch.zeros(len(self.usable) + 1, dtype=torch.long)
         place[distinct] = torch.arange(len(distinct))
@@ -207,10 +206,10 @@ class Alignment(nn.Module):
             (left, right), (anchors, positives) = TASK_MODALITIES[task], rows[task]
             if len(anchors) < 2:  # no negatives: nothing to learn from
                 continue
-            terms[task] = info_nce(
-                encoded[left][place[anchors]], encoded[right][place[positives]],
-                anchors.to(device), positives.to(device), self.tau,
-            )  # fmt: skip
+            from_row, to_row, anchors, positives = (
+                sent(numbers, device) for numbers in (place[anchors], place[positives], anchors, positives)
+            )
+            terms[task] = info_nce(encoded[left][from_row], encoded[right][to_row], anchors, positives, self.tau)
         total = torch.stack(list(terms.values())).sum() if terms else next(self.parameters()).sum() * 0
         return {"loss": total, **terms}
 
@@ -240,10 +239,10 @@ class Alignment(nn.Module):
         }
 
 
-def pair_batches(pairs: Tensor, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor]]:
+def pair_batches(pairs: Tensor, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray]]:
     """One epoch of pairs (P, 2) in random order."""
     for block in torch.from_numpy(rng.permutation(len(pairs))).split(batch_size):
-        yield (pairs[block],)
+        yield (pairs[block].numpy(),)
 
 
 def parameter_groups(model: Alignment, learning_rate: float, new_learning_rate: float) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from dvclive import Live
@@ -17,12 +18,12 @@ from tqdm import tqdm
 from stages import processes
 from stages.errors import InputError
 from stages.files import atomic, is_first_process
-from stages.training.device import has_bfloat16
+from stages.training.device import has_bfloat16, sent
 
 SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats at most about this much
 RATE = "positions_per_second"  # a live curve only: .dvcignore keeps it out of hashes, as no two runs have the same
 
-Batches = Callable[[int], Iterable[tuple[Tensor, ...]]]  # the epoch's number → its batches
+Batches = Callable[[int], Iterable[tuple[Tensor | np.ndarray, ...]]]  # the epoch's number → its batches
 Validate = Callable[[], dict[str, float]]
 
 
@@ -74,6 +75,7 @@ def fit(
     groups: Adam's parameter groups with learning rates of their own; by default all that trains, at the plan's.
     curves: folder for DVCLive's files. state: where an interrupted run is kept; the same call goes on from there, to
     the same bits, because every epoch starts from a seed of its own. Raises InputError when the loss is not finite.
+    A batch's tensors are sent to the device; arrays of NumPy are what a model reads in main memory.
     Under a launcher of several processes each computes its rows of the batches (see `processes`), and the first writes.
     """
     model.to(device)
@@ -132,7 +134,7 @@ def _accelerator(device: torch.device) -> Accelerator:
 
 def _train_epoch(
     step: nn.Module,
-    batches: Iterable[tuple[Tensor, ...]],
+    batches: Iterable[tuple[Tensor | np.ndarray, ...]],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     device: torch.device,
@@ -142,7 +144,7 @@ def _train_epoch(
     sums: dict[str, Tensor] = {}
     steps, positions = 0, torch.zeros((), dtype=torch.long, device=device)
     for batch in batches:
-        batch = tuple(_sent(tensor, device) for tensor in batch)
+        batch = tuple(sent(part, device) if isinstance(part, Tensor) else part for part in batch)
         positions += (batch[0] > 0).sum()
         with accelerator.autocast():
             terms = step(*batch)
@@ -155,13 +157,6 @@ def _train_epoch(
     totals = processes.summed(torch.stack([total.cpu().double() for total in sums.values()])).tolist()
     means = {name: total / steps / processes.count() for name, total in zip(sums, totals, strict=True)}
     return means, int(processes.summed(positions))
-
-
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device; to a card out of pinned memory, as only then neither the host nor the card waits."""
-    if device.type != "cuda" or tensor.is_cuda:
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _log(live: Live | None, row: dict[str, float], plan: Plan) -> None:

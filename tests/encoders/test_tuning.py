@@ -113,7 +113,7 @@ def alignment(tasks, usable=None):
 
 @pytest.mark.parametrize("tasks", [("t2t",), ("i2i", "t2i"), ("t2t", "i2i", "t2i")])
 def test_the_loss_is_the_sum_of_the_chosen_tasks(tasks):
-    terms = alignment(tasks).eval().loss(PAIRS[:8])
+    terms = alignment(tasks).eval().loss(PAIRS[:8].numpy())
     assert set(terms) == {"loss", *tasks}
     torch.testing.assert_close(terms["loss"], sum(terms[task] for task in tasks))
 
@@ -122,14 +122,14 @@ def test_items_without_a_cover_stay_out_of_the_image_losses():
     usable = torch.ones(12, dtype=torch.bool)
     usable[0] = False
     model = alignment(("i2i", "t2i"), usable).eval()
-    with_first = model.loss(PAIRS[:8])
-    without = model.loss(PAIRS[:8][(PAIRS[:8] != 1).all(dim=1)])
+    with_first = model.loss(PAIRS[:8].numpy())
+    without = model.loss(PAIRS[:8][(PAIRS[:8] != 1).all(dim=1)].numpy())
     torch.testing.assert_close(with_first["i2i"], without["i2i"])
 
 
 def test_every_trained_parameter_gets_a_gradient_the_adapters_too():
     model = alignment(("t2t", "i2i", "t2i"))
-    model.loss(PAIRS)["loss"].backward()
+    model.loss(PAIRS.numpy())["loss"].backward()
     silent = {name for name, p in model.named_parameters() if p.grad is None}
     assert all("pooler" in name for name in silent)  # BERT's pooler stands beside the vector that we use
     assert all(p.grad.abs().max() > 0 for p in model.adapters.parameters())
@@ -163,5 +163,5 @@ def test_pretrained_weights_and_new_ones_have_learning_rates_of_their_own(tmp_pa
 
 
 def test_an_epoch_holds_every_pair_once():
-    seen = torch.cat([batch for (batch,) in pair_batches(PAIRS, 7, np.random.default_rng(0))])
+    seen = np.concatenate([batch for (batch,) in pair_batches(PAIRS, 7, np.random.default_rng(0))])
     assert sorted(seen.tolist()) == sorted(PAIRS.tolist())
