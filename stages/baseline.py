@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stages.data.histories import (
     Histories,
@@ -22,7 +22,7 @@ from stages.models.missrec import MissRec
 from stages.models.softmax import negative_sampler
 from stages.models.table4 import SYSTEMS, Material, Scheme, System
 from stages.params import Params, load_params
-from stages.processes import own_rows
+from stages.processes import Parts, own_rows
 from stages.training.checkpoints import state_path
 from stages.training.device import choose_device
 from stages.training.fit import Plan, fit
@@ -37,7 +37,7 @@ MOST_ITEMS_IN_PAIRS = 30_000  # ItemKNN then takes 11 GB
 
 def batches(
     model: nn.Module, system: System, histories: Histories, params: Params, epoch: int, device: torch.device
-) -> Iterator[tuple[Tensor, ...]]:
+) -> Iterator[Parts]:
     """One epoch of the system's own kind of batches, each of as many targets."""
     positions, length = params.baseline.batch_positions, params.pretrain.max_length
     rng = np.random.default_rng([params.seed, epoch])

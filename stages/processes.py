@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from stages.selection import Different, different
+
+Parts = tuple[Tensor | np.ndarray, ...]  # of a batch; the arrays are read in main memory
 
 
 @dataclass
@@ -38,7 +41,7 @@ def number() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def own_rows(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+def own_rows(batches: Iterable[Parts]) -> Iterator[Parts]:
     """This process's rows of each batch. A batch with fewer rows than processes is computed by all of them."""
     global _rows
     for batch in batches:
@@ -48,7 +51,7 @@ def own_rows(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ..
             continue
         first, end = (total * n // count() for n in (number(), number() + 1))
         _rows = Rows(first, end - first, total)
-        yield tuple(tensor[first:end] for tensor in batch)
+        yield tuple(part[first:end] for part in batch)
         _rows = None
 
 

@@ -33,15 +33,15 @@ from stages.encoders.tuning import Alignment, Encoder, Tuned, pair_batches, para
 from stages.errors import run_stage
 from stages.files import read_parquet, read_vectors, write_json
 from stages.params import Params, load_params
+from stages.processes import Parts
 from stages.training.device import choose_device, has_bfloat16
-from stages.training.fit import Plan, fit
+from stages.training.fit import Batches, Plan, fit
 
 ROUNDS = 3  # epochs or passes, after one to warm up; their median counts
 SQUARE = 4096  # side of the matrices: large enough for a card's full rate
 TITLES, COVERS = {"cpu": 256, "cuda": 16_384}, {"cpu": 32, "cuda": 2_048}
 
 Result = dict[str, float]
-Batches = Callable[[int], Iterable[tuple[Tensor, ...]]]  # the epoch's number → its batches
 
 
 def epoch_seconds(
@@ -77,7 +77,7 @@ def of_steps(params: Params, positions: int, device: torch.device) -> Result:
         "posttrain": training.new_sicsrec(params, data.items, {n: torch.from_numpy(v) for n, v in vectors.items()}),
     }
 
-    def batches(epoch: int) -> Iterable[tuple[Tensor, ...]]:
+    def batches(epoch: int) -> Iterable[Parts]:
         return training_batches(data.train, windows, positions, np.random.default_rng(epoch), device)
 
     targets = int(windows.targets.sum())

@@ -117,16 +117,15 @@ def training_batches(
 
 def training_batches_with_users(
     histories: Histories, windows: Windows, batch_positions: int, rng: np.random.Generator, device: torch.device = CPU
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The same batches, and whose histories they hold: items (B, L), targets (B, L), users (B,)."""
+) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
+    """The same batches, and whose histories they hold: items (B, L), targets (B, L), users (B,) in main memory."""
     groups = _window_groups(windows, batch_positions, rng)
-    spans = np.stack([windows.start, windows.end, windows.first, windows.user])[:, np.concatenate(groups)]
+    spans = np.stack([windows.start, windows.end, windows.first])[:, np.concatenate(groups)]
     device = residence(histories.values.nbytes + spans.nbytes, device)
     values, parts = torch.from_numpy(histories.values).to(device), torch.from_numpy(spans).to(device)
     lengths = windows.end - windows.start
     for group, part in zip(groups, parts.split([len(group) for group in groups], dim=1), strict=True):
-        start, end, first, user = part
-        yield *_batch(values, start, end, first, width=int(lengths[group].max())), user
+        yield *_batch(values, *part, width=int(lengths[group].max())), windows.user[group]
 
 
 def _window_groups(windows: Windows, batch_positions: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from stages import processes
 from stages.models.layers import attend, dropout, last_position
 from stages.models.softmax import Sampler, next_item_loss
 from stages.selection import at_targets, different
+from stages.training.device import sent
 
 LENGTH_CLASSES = 32  # of the neighbours' histories
 
@@ -122,8 +123,9 @@ class LlmEsr(nn.Module):
         for name, matrix in vectors.items():
             unit = F.normalize(torch.from_numpy(matrix), dim=-1)
             self.register_buffer(f"semantic_{name}", F.pad(unit, (0, 0, 1, 0)))
-        self.register_buffer("neighbours", torch.from_numpy(neighbours), persistent=False)
         self.register_buffer("histories", torch.from_numpy(histories), persistent=False)
+        # in main memory: a host that looks them up need not ask a card
+        self.neighbours, self.lengths = torch.from_numpy(neighbours), torch.from_numpy((histories > 0).sum(axis=1))
         self.adapters = nn.ModuleDict(
             {name: nn.Sequential(nn.Linear(w, w // 2), nn.Linear(w // 2, c.dim)) for name, w in c.widths.items()}
         )
@@ -171,34 +173,35 @@ class LlmEsr(nn.Module):
         """What states are ranked by. → (N, 2 D)."""
         return self.candidates(None)
 
-    def loss(self, items: Tensor, targets: Tensor, users: Tensor) -> dict[str, Tensor]:
+    def loss(self, items: Tensor, targets: Tensor, users: np.ndarray) -> dict[str, Tensor]:
         """Cross-entropy at every target position, plus self-distillation.
 
-        items, targets: (B, L), 0 = padding, no target; users: (B,) whose rows these are.
+        items, targets: (B, L), 0 = padding, no target; users: (B,) whose rows these are, in main memory.
         """
         states = self.hidden(items)
         ce = next_item_loss(*at_targets(states, targets), self.candidates, self.sampler)
-        distilled = self.distil(last_position(states, items), users)
+        distilled = self.distil(last_position(states, items), torch.from_numpy(users))
         return {"loss": ce + self.config.distillation * distilled, "ce": ce, "distillation": distilled}
 
     def distil(self, states: Tensor, users: Tensor) -> Tensor:
         """Mean squared distance of users' states from the mean state of their neighbours, which do not learn from it.
 
-        states: (B, 2 D), users: (B,).
+        states: (B, 2 D), users: (B,) in main memory.
         """
-        near = self.neighbours[users]  # (B, K)
-        distinct, where = near.unique(return_inverse=True)  # waits for a card, but each of them is a whole history
-        taught = self.teachers(distinct)[where].mean(dim=1)
+        distinct, where = self.neighbours[users].unique(return_inverse=True)  # (n,), (B, K)
+        taught = self.teachers(distinct)[sent(where, states.device)].mean(dim=1)
         return processes.mean((states - taught).square().mean(dim=1))
 
     @torch.no_grad()
     def teachers(self, users: Tensor) -> Tensor:
-        """Users' states, computed in classes of like length: there is little padding then. (n,) → (n, 2 D)."""
-        histories = self.histories[users]
-        lengths = (histories > 0).sum(dim=1)
+        """States of users (n,) in main memory, computed in classes of like length, with little padding. → (n, 2 D)."""
+        lengths, device = self.lengths[users], self.histories.device
         order = lengths.argsort(stable=True)
-        states = [self.last_hidden(histories[part, : lengths[part].max()]) for part in order.chunk(LENGTH_CLASSES)]
-        return torch.cat(states)[order.argsort()]
+        states = [
+            self.last_hidden(self.histories[sent(users[part], device), : lengths[part].max()])
+            for part in order.chunk(LENGTH_CLASSES)
+        ]
+        return torch.cat(states)[sent(order.argsort(), device)]
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:

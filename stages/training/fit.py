@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from dvclive import Live
@@ -23,7 +22,7 @@ from stages.training.device import has_bfloat16, sent
 SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats at most about this much
 RATE = "positions_per_second"  # a live curve only: .dvcignore keeps it out of hashes, as no two runs have the same
 
-Batches = Callable[[int], Iterable[tuple[Tensor | np.ndarray, ...]]]  # the epoch's number → its batches
+Batches = Callable[[int], Iterable[processes.Parts]]  # the epoch's number → its batches
 Validate = Callable[[], dict[str, float]]
 
 
@@ -75,7 +74,7 @@ def fit(
     groups: Adam's parameter groups with learning rates of their own; by default all that trains, at the plan's.
     curves: folder for DVCLive's files. state: where an interrupted run is kept; the same call goes on from there, to
     the same bits, because every epoch starts from a seed of its own. Raises InputError when the loss is not finite.
-    A batch's tensors are sent to the device; arrays of NumPy are what a model reads in main memory.
+    A batch's tensors are sent to the device, arrays of NumPy stay in main memory.
     Under a launcher of several processes each computes its rows of the batches (see `processes`), and the first writes.
     """
     model.to(device)
@@ -134,7 +133,7 @@ def _accelerator(device: torch.device) -> Accelerator:
 
 def _train_epoch(
     step: nn.Module,
-    batches: Iterable[tuple[Tensor | np.ndarray, ...]],
+    batches: Iterable[processes.Parts],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     device: torch.device,

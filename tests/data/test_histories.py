@@ -125,8 +125,9 @@ def test_on_a_card_the_same_batches_are_cut_there_without_asking_it(many):
         found = [next(batches)]  # by now everything is there
         with never_waiting():
             found += list(batches)
-    for batch, expected in zip(found, epoch(), strict=True):
+    for (*batch, users), (*expected, whose) in zip(found, epoch(), strict=True):
         assert all(torch.equal(tensor.inner, there) for tensor, there in zip(batch, expected, strict=True))
+        assert (users == whose).all()
 
 
 def test_what_does_not_fit_on_a_card_is_cut_in_main_memory(many):

@@ -73,5 +73,5 @@ def test_a_score_adds_both_views():
 def test_the_loss_adds_the_weighted_distillation():
     model = small_model()
     items, targets = torch.tensor([[1, 2], [4, 0]]), torch.tensor([[2, 3], [5, 0]])
-    terms = model.loss(items, targets, torch.tensor([0, 1]))
+    terms = model.loss(items, targets, np.array([0, 1]))
     torch.testing.assert_close(terms["loss"], terms["ce"] + 0.1 * terms["distillation"])
