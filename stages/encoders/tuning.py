@@ -13,8 +13,8 @@ from stages import processes
 from stages.encoders.alignment import SHARED, Adapter, alignment_metrics, info_nce
 from stages.encoders.image import ImageEncoder
 from stages.encoders.text import TextEncoder
-from stages.residence import residence
-from stages.training.device import reduced_precision, sent
+from stages.residence import residence, sent
+from stages.training.device import reduced_precision
 
 TASK_MODALITIES = {"t2t": ("text", "text"), "i2i": ("image", "image"), "t2i": ("text", "image")}
 

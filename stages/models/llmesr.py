@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from stages import processes
 from stages.models.layers import attend, dropout, last_position
 from stages.models.softmax import Sampler, next_item_loss
+from stages.residence import sent
 from stages.selection import at_targets, different
-from stages.training.device import sent
 
 LENGTH_CLASSES = 32  # of the neighbours' histories
 

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from accelerate import PartialState
-from torch import Tensor
 
 from stages.errors import InputError
 
@@ -33,13 +32,6 @@ def choose_device(device: str) -> torch.device:
         atexit.register(state.destroy_process_group)
         return state.device
     return torch.device(device)
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device; to a card out of pinned memory, as only then neither the host nor the card waits."""
-    if device.type in ("cpu", "mps") or tensor.device.type != "cpu":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from stages import processes
 from stages.errors import InputError
 from stages.files import atomic, is_first_process
-from stages.training.device import has_bfloat16, sent
+from stages.residence import sent
+from stages.training.device import has_bfloat16
 
 SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats at most about this much
 RATE = "positions_per_second"  # a live curve only: .dvcignore keeps it out of hashes, as no two runs have the same
