@@ -19,7 +19,7 @@ EPOCHS = 10  # the paper's
 ROUNDS = 3  # of embedding
 
 Rates = tuple[float, float]  # learning rates of the last block and of the adapter
-Loss = Callable[[Tensor], Tensor]  # pairs (B, 2) → scalar
+Loss = Callable[[np.ndarray], Tensor]  # pairs (B, 2) → scalar
 
 
 def without_dropout(encoder: TextEncoder) -> TextEncoder:
@@ -68,9 +68,10 @@ def _plain(encoder: TextEncoder, titles: list[str], tau: float, rates: Rates) ->
     encoder.model.requires_grad_(False)
     encoder.last_block().requires_grad_(True)
 
-    def loss(block: Tensor) -> Tensor:
-        left, right = (adapter(_vectors(encoder, inputs, block[:, side] - 1)) for side in (0, 1))
-        return info_nce(left, right, block[:, 0], block[:, 1], tau)
+    def loss(block: np.ndarray) -> Tensor:
+        anchors, positives = torch.from_numpy(block).unbind(dim=1)
+        left, right = (adapter(_vectors(encoder, inputs, items - 1)) for items in (anchors, positives))
+        return info_nce(left, right, anchors, positives, tau)
 
     groups = [
         {"params": encoder.last_block().parameters(), "lr": rates[0]},
