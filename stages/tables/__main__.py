@@ -1,7 +1,8 @@
 """One table or figure of the paper from this commit's experiments: `python -m stages.tables table7 dataset=Bili_Food`.
 
 Where experiments differ in something that the table does not compare, those count that were run as params.yaml says,
-or as KEY=VALUE says.
+or as KEY=VALUE says. What they measured is kept in `metrics/runs/`, and counts in later tables where no experiment has
+the same params and seed.
 """
 
 import argparse
@@ -16,10 +17,12 @@ from stages.files import atomic, write_json
 from stages.params import load_params
 from stages.tables.cells import TESTED
 from stages.tables.definitions import TABLES
-from stages.tables.experiments import chosen, finished_experiments, flat
-from stages.tables.gather import as_markdown, build, read_runs
+from stages.tables.experiments import Finished, chosen, finished_experiments, flat
+from stages.tables.gather import as_markdown, build, one_a_seed, read_runs
+from stages.tables.kept import keep, kept_runs
 
 FOLDER = Path("metrics/tables")
+KEPT = Path("metrics/runs")
 FIGURES = Path("metrics/figures")
 
 
@@ -35,19 +38,25 @@ def main() -> None:
     parser.add_argument("name", choices=TABLES)
     parser.add_argument("where", nargs="*", metavar="KEY=VALUE", help="which experiments are meant")
     parser.add_argument("--all-commits", action="store_true", help="also the experiments of other commits")
+    parser.add_argument("--fresh", action="store_true", help=f"leave out what {KEPT}/ keeps")
     options = parser.parse_args()
     table, params = TABLES[options.name], load_params()
 
-    experiments = finished_experiments(options.all_commits)
+    experiments: list[Finished] = [*finished_experiments(options.all_commits)]
+    experiments += [] if options.fresh else kept_runs(KEPT)
     ours = flat(YAML(typ="safe").load(Path("params.yaml")))
     found = chosen(experiments, table.rows, conditions(options.where), ours)
     datasets = {experiment.params["dataset"] for group in found.values() for experiment in group}
     if not datasets:
         raise InputError(f"no finished experiment fits {options.name} {' '.join(options.where)}: see README.md")
     dataset = datasets.pop()
-    runs = {row.name: read_runs(found[row.name], row.system) for row in table.rows}
+    used = {row: one_a_seed(found[row.name], row.system) for row in table.rows}
+    runs = {row.name: read_runs(group, row.system) for row, group in used.items()}
     result = build(table, options.name, dataset, runs, params.evaluate.bootstrap, params.seed)
 
+    for row, group in used.items():
+        for experiment in group:
+            keep(experiment, row.system, KEPT)
     write_json(FOLDER / f"{options.name}_{dataset}.json", result)
     with atomic(FOLDER / f"{options.name}_{dataset}.md") as temporary:
         temporary.write_text(as_markdown(result), encoding="utf-8")

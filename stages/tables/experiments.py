@@ -2,9 +2,10 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Protocol
 
 import dvc.api
 import polars as pl
@@ -32,11 +33,31 @@ NOT_COMPARED = {
 }
 
 
+SHORT = 7  # digits of a commit
+
+
+class Finished(Protocol):
+    """What a table is made of: an experiment of DVC's, or a run that is kept in git. params: by dotted key."""
+
+    @property
+    def commit(self) -> str: ...
+
+    @property
+    def params(self) -> dict[str, Any]: ...
+
+    def matches(self, params: dict[str, Any]) -> bool: ...
+
+    def ranks(self, system: str) -> pl.DataFrame | None: ...
+
+    def epochs(self, system: str) -> int: ...
+
+
 @dataclass(frozen=True)
 class Experiment:
-    """params: by dotted key."""
+    """An experiment of DVC's. commit: whose code it ran; params: by dotted key."""
 
     name: str
+    commit: str
     params: dict[str, Any]
     files: dvc.api.DVCFileSystem
 
@@ -66,7 +87,12 @@ class Experiment:
 
     def matches(self, params: dict[str, Any]) -> bool:
         """Whether it was run with these."""
-        return all(key in self.params and _same(self.params[key], value) for key, value in params.items())
+        return matches(self.params, params)
+
+
+def matches(params: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether the params have the wanted values: a string is a pattern, a list has no order."""
+    return all(key in params and _same(params[key], value) for key, value in wanted.items())
 
 
 def _same(value: Any, wanted: Any) -> bool:
@@ -91,20 +117,22 @@ def finished_experiments(all_commits: bool) -> list[Experiment]:
         shown = dvc.api.exp_show(num=-1 if all_commits else 1)
     except DvcException as error:
         raise InputError(f"DVC cannot list the experiments here: {error}") from error
-    experiments = []
+    experiments, commit = [], ""
     for row in shown:
         if row["rev"] == "workspace" or row["State"] not in (None, "Success"):
             continue
         revision = row["Experiment"] or row["rev"]
         files = dvc.api.DVCFileSystem(".", rev=revision)
+        if not row["Experiment"]:  # DVC shows a commit, then its experiments
+            commit = files.repo.scm.resolve_rev(revision)[:SHORT]
         with files.open("params.yaml") as file:
-            experiments.append(Experiment(revision, flat(YAML(typ="safe").load(file)), files))
+            experiments.append(Experiment(revision, commit, flat(YAML(typ="safe").load(file)), files))
     return experiments
 
 
 def chosen(
-    experiments: list[Experiment], rows: tuple[Row, ...], where: dict[str, Any], params: dict[str, Any]
-) -> dict[str, list[Experiment]]:
+    experiments: Sequence[Finished], rows: tuple[Row, ...], where: dict[str, Any], params: dict[str, Any]
+) -> dict[str, list[Finished]]:
     """Each row's experiments. Where those differ in what no row varies, the ones with the value of `params` count.
 
     params: of the workspace, by dotted key. Raises InputError when none has that value.

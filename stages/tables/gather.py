@@ -1,6 +1,6 @@
 """A table of the paper from finished experiments: means over seeds, the paper's values, which differences are sure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from stages.errors import InputError
 from stages.tables.cells import SIGNIFICANT, TESTED, p_cell
 from stages.tables.definitions import Table
-from stages.tables.experiments import Experiment
+from stages.tables.experiments import Finished
 from stages.tables.paper import paper_values
 from stages.training.ranking import per_user_metrics
 from stages.training.statistics import holm, paired_p_value
@@ -21,22 +21,34 @@ Gains = dict[str, np.ndarray]  # {metric: (users,)}
 
 @dataclass
 class Runs:
-    """A row's runs. gains: {protocol: {seed: metrics of each user}}; epochs: {seed: of the second training step}."""
+    """A row's runs. gains: {protocol: {seed: metrics of each user}}; epochs: {seed: of the second training step}.
+
+    commits: whose code they ran.
+    """
 
     gains: dict[str, dict[int, Gains]] = field(default_factory=lambda: {protocol: {} for protocol in PROTOCOLS})
     epochs: dict[int, int] = field(default_factory=dict)
+    commits: set[str] = field(default_factory=set)
 
 
-def read_runs(experiments: list[Experiment], system: str) -> Runs:
-    """One run a seed: the newest experiment that has the system's ranks."""
+def one_a_seed(experiments: Iterable[Finished], system: str) -> list[Finished]:
+    """Of the experiments that have the system's ranks the first of each seed."""
+    found: dict[int, Finished] = {}
+    for experiment in experiments:
+        if (seed := experiment.params["seed"]) not in found and experiment.ranks(system) is not None:
+            found[seed] = experiment
+    return list(found.values())
+
+
+def read_runs(experiments: Iterable[Finished], system: str) -> Runs:
+    """What a row is made of. experiments: one a seed, with the system's ranks."""
     runs = Runs()
     for experiment in experiments:
-        seed = experiment.params["seed"]
-        if seed in runs.gains["kept"] or (frame := experiment.ranks(system)) is None:
-            continue
+        seed, frame = experiment.params["seed"], experiment.ranks(system)
         for protocol, column in PROTOCOLS.items():
             runs.gains[protocol][seed] = per_user_metrics(frame[column].to_numpy())
         runs.epochs[seed] = experiment.epochs(system)
+        runs.commits.add(experiment.commit)
     return runs
 
 
@@ -64,6 +76,7 @@ def build(table: Table, name: str, dataset: str, runs: dict[str, Runs], resample
     return {
         "table": name, "title": table.title, "dataset": dataset, "metrics": list(table.metrics),
         "reference": reference, "rows": rows, "missing": missing,
+        "commits": sorted(set().union(*(found.commits for found in present.values()))),
     }  # fmt: skip
 
 
@@ -119,6 +132,8 @@ def _lines(table: dict[str, Any]) -> Iterator[str]:
     if table["missing"]:
         yield f"Not run: {', '.join(table['missing'])}."
         yield ""
+    yield f"Run by the code of {', '.join(table['commits'])}."
+    yield ""
     yield (
         f"Mean ± deviation over seeds. Difference: of {TESTED} from the paper's, which keeps viewed items. "
         f"p: this row and {table['reference']} have the same {TESTED}; paired randomisation test over users "

@@ -13,7 +13,7 @@ BASE = {"dataset": "sample", "seed": 1, "alpha": 0.2, "without": [], "text_encod
 
 
 def experiment(name: str, **changes: object) -> Experiment:
-    return Experiment(name, BASE | changes, None)
+    return Experiment(name, "abc1234", BASE | changes, None)
 
 
 def names(found: dict[str, list[Experiment]]) -> dict[str, list[str]]:
@@ -81,10 +81,10 @@ def test_ranks_that_dvc_no_longer_has_are_an_input_error(tmp_path):
     run(tmp_path, "dvc", "init", "-q")
     run(tmp_path, "dvc", "add", str(path))
     commit(tmp_path)
-    committed = Experiment("main", BASE, DVCFileSystem(tmp_path, rev="HEAD"))
+    committed = Experiment("main", "abc1234", BASE, DVCFileSystem(tmp_path, rev="HEAD"))
     assert committed.ranks("sicsrec")["rank"].to_list() == [1]
     shutil.rmtree(tmp_path / ".dvc/cache")
-    committed = Experiment("main", BASE, DVCFileSystem(tmp_path, rev="HEAD"))
+    committed = Experiment("main", "abc1234", BASE, DVCFileSystem(tmp_path, rev="HEAD"))
     with pytest.raises(InputError, match="sicsrec.parquet of main is not in DVC's cache"):
         committed.ranks("sicsrec")
     assert committed.ranks("pop") is None

@@ -13,7 +13,7 @@ BAD = {seed: RNG.integers(1, 200, size=300) for seed in (1, 2, 3)}
 
 def runs(ranks: dict[int, np.ndarray]) -> Runs:
     gains = {seed: per_user_metrics(values) for seed, values in ranks.items()}
-    return Runs({"kept": gains, "filtered": gains}, dict.fromkeys(ranks, 17))
+    return Runs({"kept": gains, "filtered": gains}, dict.fromkeys(ranks, 17), {"abc1234"})
 
 
 def table(**rows: Runs) -> dict:
@@ -61,6 +61,7 @@ def test_the_paper_s_value_stands_beside_and_rows_without_runs_are_named():
     assert made["rows"]["SICSRec"]["paper"] == {"ndcg@10": 0.1064}
     assert "without IMSE" in made["missing"]
     assert "Not run: without IMSE" in as_markdown(made)
+    assert "Run by the code of abc1234." in as_markdown(made)
 
 
 def test_rows_of_other_users_cannot_be_compared():

@@ -19,7 +19,7 @@ def queued(line: list[str]) -> list[Experiment]:
         changes = dict(override.split("=", 1) for override in overrides["params.yaml"])
         values = {key: YAML(typ="safe").load(value.replace("\\", "")) for key, value in changes.items()}
         assert values.keys() <= PARAMS.keys()
-        experiments.append(Experiment("queued", PARAMS | values, None))
+        experiments.append(Experiment("queued", "", PARAMS | values, None))
     return experiments
 
 

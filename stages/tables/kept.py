@@ -1,0 +1,58 @@
+"""What experiments measured, kept in git: a table is made again, or gets more rows and seeds, with nothing trained."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stages.files import atomic
+from stages.tables.experiments import NOT_COMPARED, Finished, matches
+
+RANKS = ("rank", "rank_filtered")  # of each user's test item, in the order of users
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """One system's ranks out of one experiment. commit: whose code it ran; params: by dotted key, those compared."""
+
+    path: Path
+    system: str
+    commit: str
+    params: dict[str, Any]
+    trained: int  # epochs
+
+    def matches(self, params: dict[str, Any]) -> bool:
+        """Whether it was run with these."""
+        return matches(self.params, params)
+
+    def ranks(self, system: str) -> pl.DataFrame | None:
+        """The system's ranks of the test items, or None when this is another system's run."""
+        return pl.read_parquet(self.path) if system == self.system else None
+
+    def epochs(self, system: str) -> int:
+        """How many epochs the system's training took."""
+        return self.trained
+
+
+def keep(run: Finished, system: str, folder: Path) -> None:
+    """Write what the system's run measured to a file of `folder`; a run with the same params takes its place."""
+    if isinstance(run, KeptRun) or (ranks := run.ranks(system)) is None:
+        return
+    params = {key: value for key, value in run.params.items() if key == "seed" or key not in NOT_COMPARED}
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8]
+    about = {"system": system, "commit": run.commit, "params": params, "epochs": run.epochs(system)}
+    with atomic(folder / params["dataset"] / f"{system}_{params['seed']}_{digest}.parquet") as temporary:
+        frame = ranks.select(pl.col(*RANKS).cast(pl.UInt32))
+        frame.write_parquet(temporary, compression="zstd", metadata={"run": json.dumps(about, sort_keys=True)})
+
+
+def kept_runs(folder: Path) -> list[KeptRun]:
+    """Every run that `folder` holds."""
+    runs = []
+    for path in sorted(folder.glob("*/*.parquet")):
+        about = json.loads(pl.read_parquet_metadata(path)["run"])
+        runs.append(KeptRun(path, about["system"], about["commit"], about["params"], about["epochs"]))
+    return runs
