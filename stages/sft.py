@@ -10,7 +10,8 @@ import torch
 
 from stages.encoders import image, text
 from stages.encoders.projection import modality_gap, projected
-from stages.encoders.tuning import Alignment, Tuned, pair_batches, parameter_groups
+from stages.encoders.trunk import Tuned
+from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from stages.errors import InputError, run_stage
 from stages.files import atomic, is_first_process, read_parquet, write_json, write_parquet
 from stages.params import Params, load_params

@@ -13,7 +13,8 @@ from stages.bench.training import CPU, seconds
 from stages.encoders.alignment import Adapter, info_nce
 from stages.encoders.embedding import embed_titles
 from stages.encoders.text import TextEncoder
-from stages.encoders.tuning import Alignment, Tuned, pair_batches, parameter_groups
+from stages.encoders.trunk import Tuned
+from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 
 EPOCHS = 10  # the paper's
 ROUNDS = 3  # of embedding

@@ -29,7 +29,8 @@ from stages.data.histories import training_batches, training_windows
 from stages.encoders.embedding import embed_covers, embed_titles
 from stages.encoders.image import DecodedCovers, ImageEncoder
 from stages.encoders.text import TextEncoder, tiny_text_encoder
-from stages.encoders.tuning import Alignment, Encoder, Tuned, pair_batches, parameter_groups
+from stages.encoders.trunk import Encoder, Tuned
+from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from stages.errors import run_stage
 from stages.files import read_parquet, read_vectors, write_json
 from stages.params import Params, load_params

@@ -124,24 +124,22 @@ class Sicsrec(nn.Module):
 
     def _freeze(self) -> None:
         parts = {
-            "id_embedding": ("item_embedding",),
-            "id_encoder": ("id_encoder",),
-            "content_embedding": ("content",),
-            "content_encoder": ("content_encoder",),
+            "id_embedding": "item_embedding",
+            "id_encoder": "id_encoder",
+            "content_embedding": "content",
+            "content_encoder": "content_encoder",
         }
         for name in self.config.frozen:
-            for part in parts[name]:
-                if hasattr(self, part):
-                    getattr(self, part).requires_grad_(False)
+            if hasattr(self, parts[name]):
+                getattr(self, parts[name]).requires_grad_(False)
         if self.config.lora:
             add_lora(self.id_encoder, self.config.rank)
 
+    @torch.no_grad()
     def load_content_vectors(self, vectors: dict[str, Tensor]) -> None:
         """Put the encoders' vectors into the tables. vectors: {modality: (N, width)}."""
         for name, table in self.content.tables.items():
-            with torch.no_grad():
-                table.weight[0] = 0
-                table.weight[1:] = vectors[name]
+            table.weight.copy_(F.pad(vectors[name], (0, 0, 1, 0)))  # row 0 is padding
 
     def load_id_encoder(self, pretrained: Sasrec) -> None:
         """Start the ID side from the pretrained encoder (section 3.5, step one)."""
@@ -236,11 +234,9 @@ class Sicsrec(nn.Module):
         return processes.mean(F.cross_entropy(scores, answers, reduction="none"), targets > 0)
 
     def regulariser(self, items: Tensor, real: Tensor) -> Tensor:
-        """Sum of the Frobenius norms of the embedding tables (eq. 19), over the batch's rows.
+        """Sum of the Frobenius norms of the embedding tables (eq. 19). items, real: (n,), as of `different`.
 
-        items, real: (n,) and (n,) bool, as of `different`.
-
-        Only the batch's rows: under Adam a penalty on all of them drags what has no other gradient (items that
+        Only of the batch's rows: under Adam a penalty on all of them drags what has no other gradient (items that
         training never sees) to zero at the full learning rate, whatever λ is.
         """
         tables = [self.item_embedding] if self.config.use_id else []
