@@ -4,9 +4,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-import torch
-
 from tests.clone import ROOT
 
 PRINT = "import stages.pretrain, torch; print(torch.backends.cpu.get_cpu_capability())"
@@ -24,6 +21,5 @@ def test_kernels_for_avx512_add_up_in_another_order_and_are_not_used():
     assert capability() != "AVX512"
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="no kernels to choose among")
 def test_a_choice_of_the_user_s_own_stays():
     assert capability(ATEN_CPU_CAPABILITY="default") == "DEFAULT"
