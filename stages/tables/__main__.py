@@ -50,11 +50,11 @@ def main() -> None:
     if not datasets:
         raise InputError(f"no finished experiment fits {options.name} {' '.join(options.where)}: see README.md")
     dataset = datasets.pop()
-    used = {row: one_a_seed(found[row.name], row.system) for row in table.rows}
-    runs = {row.name: read_runs(group, row.system) for row, group in used.items()}
+    used = [(row, one_a_seed(found[row.name], row.system)) for row in table.rows]
+    runs = {row.name: read_runs(group, row.system) for row, group in used}
     result = build(table, options.name, dataset, runs, params.evaluate.bootstrap, params.seed)
 
-    for row, group in used.items():
+    for row, group in used:
         for experiment in group:
             keep(experiment, row.system, KEPT)
     write_json(FOLDER / f"{options.name}_{dataset}.json", result)
