@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.tables.definitions import TABLES
-from tests.clone import make_clone, run, stages_run
+from tests.clone import commit, make_clone, run, stages_run
 from tests.tables.every_line import SECOND_STEP, gathered, readme_lines, run_lines
 
 SMALL = {
@@ -99,6 +99,15 @@ def test_their_tables_are_gathered(clone):
         assert set(table["missing"]) == {row.name for row in TABLES[name].rows} - set(rows)
         assert table["rows"][table["reference"]]["kept"]["ndcg@10"]["mean"] == pytest.approx(committed["ndcg@10"])
     assert "Not run: without CMSE" in (clone / "metrics/tables/table7_sample.md").read_text()
+
+
+def test_a_table_is_made_again_from_the_runs_that_are_kept(clone):
+    before = gathered(clone, "table7")
+    commit(clone)
+    copy = clone.parent / "copy"  # has neither experiments nor DVC's cache
+    run(clone.parent, "git", "clone", "-q", str(clone), str(copy))
+    (copy / "metrics/tables/table7_sample.json").unlink()
+    assert gathered(copy, "table7") == before
 
 
 def test_their_figures_are_among_the_plots(clone):

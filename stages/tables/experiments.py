@@ -36,6 +36,10 @@ NOT_COMPARED = {
 SHORT = 7  # digits of a commit
 
 
+class NotInCache(InputError):
+    """DVC's cache no longer has what an experiment made."""
+
+
 class Finished(Protocol):
     """What a table is made of: an experiment of DVC's, or a run that is kept in git. params: by dotted key."""
 
@@ -62,7 +66,7 @@ class Experiment:
     files: dvc.api.DVCFileSystem
 
     def ranks(self, system: str) -> pl.DataFrame | None:
-        """The system's ranks of the test items, or None when the experiment has none."""
+        """The system's ranks of the test items, or None when the experiment has none. Raises NotInCache."""
         path = f"artifacts/ranks/{system}.parquet"
         if not self.files.exists(path):
             return None
@@ -70,7 +74,7 @@ class Experiment:
             with self.files.open(path, "rb") as file:
                 frame = pl.read_parquet(file)
         except FileNotFoundError as error:
-            raise InputError(
+            raise NotInCache(
                 f"{path} of {self.name} is not in DVC's cache: `dvc repro` makes the commit's own again, "
                 f"`dvc exp remove {self.name}` drops an experiment"
             ) from error

@@ -9,7 +9,7 @@ import numpy as np
 from stages.errors import InputError
 from stages.tables.cells import SIGNIFICANT, TESTED, p_cell
 from stages.tables.definitions import Table
-from stages.tables.experiments import Finished
+from stages.tables.experiments import Finished, NotInCache
 from stages.tables.paper import paper_values
 from stages.training.ranking import per_user_metrics
 from stages.training.statistics import holm, paired_p_value
@@ -32,11 +32,21 @@ class Runs:
 
 
 def one_a_seed(experiments: Iterable[Finished], system: str) -> list[Finished]:
-    """Of the experiments that have the system's ranks the first of each seed."""
+    """Of the experiments that have the system's ranks the first of each seed.
+
+    Raises NotInCache when the ranks of a seed are nowhere but should be.
+    """
     found: dict[int, Finished] = {}
+    gone: dict[int, NotInCache] = {}
     for experiment in experiments:
-        if (seed := experiment.params["seed"]) not in found and experiment.ranks(system) is not None:
-            found[seed] = experiment
+        seed = experiment.params["seed"]
+        try:
+            if seed not in found and experiment.ranks(system) is not None:
+                found[seed] = experiment
+        except NotInCache as error:  # another run of that seed may be kept
+            gone[seed] = error
+    for seed in gone.keys() - found.keys():
+        raise gone[seed]
     return list(found.values())
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from stages.tables.experiments import NotInCache
 from stages.tables.gather import one_a_seed, read_runs
 from stages.tables.kept import keep, kept_runs
 
@@ -72,6 +73,21 @@ def test_an_experiment_counts_before_what_is_kept_and_the_other_seeds_beside_it(
     used = one_a_seed([finished("later"), *kept_runs(tmp_path)], "sicsrec")
     assert {run.params["seed"]: run.commit for run in used} == {1: "later", 2: "earlier"}
     assert one_a_seed(kept_runs(tmp_path), "pop") == []
+
+
+class Gone(Finished):
+    """An experiment whose ranks DVC's cache no longer has."""
+
+    def ranks(self, system: str) -> pl.DataFrame | None:
+        raise NotInCache("gone")
+
+
+def test_what_dvc_s_cache_no_longer_has_is_taken_from_what_is_kept_or_named(tmp_path):
+    keep(finished("earlier"), "sicsrec", tmp_path)
+    gone = Gone("later", PARAMS, pl.DataFrame())
+    assert [run.commit for run in one_a_seed([gone, *kept_runs(tmp_path)], "sicsrec")] == ["earlier"]
+    with pytest.raises(NotInCache):
+        one_a_seed([gone], "sicsrec")
 
 
 @pytest.mark.parametrize("change", [{"alpha": 0.3}, {"without": ["mmsd"]}])
