@@ -137,9 +137,14 @@ class Sicsrec(nn.Module):
 
     @torch.no_grad()
     def load_content_vectors(self, vectors: dict[str, Tensor]) -> None:
-        """Put the encoders' vectors into the tables. vectors: {modality: (N, width)}."""
+        """Put the encoders' vectors into the tables. vectors: {modality: (N, width)}.
+
+        Where items are scored by them, less their mean: what all of them share makes every state alike in the first
+        epoch, and a model that tells no items apart learns nothing for many more.
+        """
         for name, table in self.content.tables.items():
-            table.weight.copy_(F.pad(vectors[name], (0, 0, 1, 0)))  # row 0 is padding
+            start = vectors[name] if self.config.use_id else vectors[name] - vectors[name].mean(dim=0)
+            table.weight.copy_(F.pad(start, (0, 0, 1, 0)))  # row 0 is padding
 
     def load_id_encoder(self, pretrained: Sasrec) -> None:
         """Start the ID side from the pretrained encoder (section 3.5, step one)."""

@@ -194,6 +194,16 @@ def test_content_only_scores_against_unit_content_vectors():
     torch.testing.assert_close(model.item_matrix().norm(dim=-1), torch.ones(ITEMS))
 
 
+@pytest.mark.parametrize("use_id", [True, False])
+def test_content_starts_at_the_encoders_vectors_less_their_mean_where_items_are_scored_by_it(use_id):
+    model = Sicsrec(replace(CONFIG, use_id=use_id))
+    vectors = {name: torch.randn(ITEMS, width) + 5 for name, width in CONFIG.widths.items()}
+    model.load_content_vectors(vectors)
+    for name, table in model.content.tables.items():
+        shared = 0 if use_id else vectors[name].mean(dim=0)
+        torch.testing.assert_close(table.weight[1:], vectors[name] - shared)
+
+
 def test_the_content_side_of_a_content_only_model_can_be_taken_over():
     first = build(replace(CONFIG, use_id=False, frozen=()))
     with torch.no_grad():
