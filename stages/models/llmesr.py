@@ -100,11 +100,12 @@ class PreNormBlock(nn.Module):
         self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
         self.inner, self.outer = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) → (B, L, D)."""
-        query = self.attention_norm(x)
+    def forward(self, x: Tensor, items: Tensor | None = None) -> Tensor:
+        """x: (B, L, D) → (B, L, D); with items (B, L), 0 = padding at the right, after the last one only: (B, 1, D)."""
+        query = self.attention_norm(x if items is None else last_position(x, items)[:, None])
         q, k, v = self.query(query)[:, None], self.key(x)[:, None], self.value(x)[:, None]  # one head
-        mixed = attend(q, k, v, None, self.rate if self.training else 0.0)[:, 0]
+        visible = None if items is None else items > 0
+        mixed = attend(q, k, v, visible, self.rate if self.training else 0.0)[:, 0]
         x = self.ffn_norm(query + self.output(mixed))
         inner = F.relu(dropout(self.inner(x), self.rate, self.training))
         return x + dropout(self.outer(inner), self.rate, self.training)
@@ -147,13 +148,17 @@ class LlmEsr(nn.Module):
         semantic = [adapter(getattr(self, f"semantic_{name}")[items]) for name, adapter in self.adapters.items()]
         return self.item_embedding(items), torch.stack(semantic).sum(dim=0)
 
-    def _backbone(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
+    def _backbone(self, x: Tensor, items: Tensor | None) -> Tensor:
+        *lower, top = self.blocks
+        for block in lower:
             x = block(x)
-        return self.norm(x)
+        return self.norm(top(x, items))
 
-    def hidden(self, items: Tensor) -> Tensor:
-        """State of both views after each item. items: (B, L), 0 = padding at the right → (B, L, 2 D)."""
+    def hidden(self, items: Tensor, last: bool = False) -> Tensor:
+        """State of both views after each item. items: (B, L), 0 = padding at the right → (B, L, 2 D).
+
+        last: only after each row's last item, (B, 1, 2 D).
+        """
         distinct, where, _ = different(items)
         positions = self.position_embedding.weight[: items.shape[1]]
         ids, semantic = (
@@ -161,7 +166,7 @@ class LlmEsr(nn.Module):
             for v in self.views(distinct)
         )
         crossed = self.to_id(semantic, ids), self.to_semantic(ids, semantic)
-        return torch.cat([self._backbone(view) for view in crossed], dim=-1)
+        return torch.cat([self._backbone(view, items if last else None) for view in crossed], dim=-1)
 
     def candidates(self, items: Tensor | None) -> Tensor:
         """Both views of some items or of all. (n,) → (n, 2 D); None → (N, 2 D), row i − 1 is item i."""
@@ -206,4 +211,4 @@ class LlmEsr(nn.Module):
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:
         """State after each row's last item. items: (B, L) → (B, 2 D)."""
-        return last_position(self.hidden(items), items)
+        return self.hidden(items, last=True)[:, 0]

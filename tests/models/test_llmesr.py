@@ -49,6 +49,12 @@ def test_distillation_is_the_distance_from_the_mean_of_the_neighbours_states_wit
     torch.testing.assert_close(gradient[0], 2 * (states[0] - torch.stack(teachers).mean(dim=0)) / 16)
 
 
+def test_the_last_state_alone_is_the_last_of_all_states():
+    model, items = small_model(), torch.tensor([[6, 7, 8], [4, 5, 0], [2, 0, 0]])
+    every = model.hidden(items)
+    torch.testing.assert_close(model.last_hidden(items), torch.stack([every[0, 2], every[1, 1], every[2, 0]]))
+
+
 def test_the_id_view_starts_from_the_principal_components():
     start = collaborative_start(VECTORS, 4, seed=0)
     joined = np.concatenate([v / np.linalg.norm(v, axis=1, keepdims=True) for v in VECTORS.values()], axis=1)
