@@ -12,7 +12,8 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
 from stages import processes
-from stages.models.layers import Attention, Block, FeedForward, NormDropout, initialise, last_position
+from stages.models.layers import FeedForward, NormDropout, initialise, last_position
+from stages.models.lean import SingleQueryAttention, TableAttention
 from stages.selection import different
 
 
@@ -48,11 +49,12 @@ class MissRec(nn.Module):
         if c.use_id:
             self.item_embedding = nn.Embedding(c.items + 1, c.dim)
         self.position_embedding = nn.Embedding(c.max_length, c.dim)
-        self.encoder = Block(c.dim, c.heads, c.dropout)
+        self.interest_attention = TableAttention(c.dim, c.heads, c.dropout)
+        self.interest_feed_forward = FeedForward(c.dim, c.dropout)
         self.encoder_norm = nn.LayerNorm(c.dim, eps=1e-12)
         self.input = NormDropout(c.dim, c.dropout)
-        self.self_attention = Attention(c.dim, c.heads, c.dropout)
-        self.cross_attention = Attention(c.dim, c.heads, c.dropout)
+        self.self_attention = SingleQueryAttention(c.dim, c.heads, c.dropout)
+        self.cross_attention = SingleQueryAttention(c.dim, c.heads, c.dropout)
         self.feed_forward = FeedForward(c.dim, c.dropout)
         self.decoder_norm = nn.LayerNorm(c.dim, eps=1e-12)
         initialise(self)
@@ -87,7 +89,9 @@ class MissRec(nn.Module):
     def encode_interests(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder output of each row's interests, and which are real. items: (B, L) → (B, I, D), (B, I)."""
         tokens = self.interest_tokens(items)
-        return self.encoder_norm(self.encoder(self.interests[tokens], visible=tokens > 0)), tokens > 0
+        distinct, where, _ = different(tokens)
+        attended = self.interest_attention(self.interests[distinct], where, visible=tokens > 0)
+        return self.encoder_norm(self.interest_feed_forward(attended)), tokens > 0
 
     def decode(self, items: Tensor, memory: Tensor, real: Tensor) -> Tensor:
         """Unit state at each row's last item, which sees the whole row. items: (B, L) → (B, D)."""
@@ -96,9 +100,9 @@ class MissRec(nn.Module):
         if self.config.use_id:
             vectors = vectors + self.item_embedding(distinct)
         x = self.input(F.embedding(where, vectors) + self.position_embedding.weight[: items.shape[1]])
-        asked = last_position(x, items)[:, None]  # no other position's state is read
-        asked = self.cross_attention(self.self_attention(asked, x, items > 0), memory, real)
-        return F.normalize(self.decoder_norm(self.feed_forward(asked[:, 0])), dim=-1)
+        asked = self.self_attention(last_position(x, items), x, items > 0)  # no other position's state is read
+        asked = self.cross_attention(asked, memory, real)
+        return F.normalize(self.decoder_norm(self.feed_forward(asked)), dim=-1)
 
     def item_matrix(self) -> Tensor:
         """Unit vectors of each modality, and of the ID where it is scored apart. → (M or M + 1, N, D)."""

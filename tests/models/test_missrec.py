@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stages.models.layers import Attention
 from stages.models.missrec import MissRec, MissRecConfig
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -87,12 +88,31 @@ def test_interests_are_found_again_from_the_seed():
     assert np.isfinite(first.numpy()).all()
 
 
-def test_only_the_last_position_is_decoded():
+def plain(layer: Attention) -> Attention:
+    """Attention over keys and values with the layer's weights."""
+    twin = Attention(8, 4, 0.5).eval()
+    twin.load_state_dict(layer.state_dict())
+    return twin
+
+
+def test_the_encoder_attends_over_the_row_s_interests():
+    model = small_model()
+    items = torch.tensor([[3, 1, 9, 4], [7, 0, 0, 0]])
+    memory, real = model.encode_interests(items)
+    for row in range(2):
+        interests = model.interests[model.interest_tokens(items[row : row + 1])[0]][None, real[row]]
+        visible = torch.ones(interests.shape[:2], dtype=torch.bool)
+        attended = plain(model.interest_attention)(interests, interests, visible)
+        expected = model.encoder_norm(model.interest_feed_forward(attended))
+        torch.testing.assert_close(memory[row : row + 1, real[row]], expected)
+
+
+def test_the_decoder_reads_items_and_interests_at_the_last_position():
     model = small_model()
     items = torch.tensor([[3, 1, 9, 4]])
     memory, real = model.encode_interests(items)
     vectors = sum(model.adapted(items[0])) + model.item_embedding(items[0])
     x = model.input(vectors + model.position_embedding.weight[:4])[None]
-    every = model.cross_attention(model.self_attention(x, x, items > 0), memory, real)
+    every = plain(model.cross_attention)(plain(model.self_attention)(x, x, items > 0), memory, real)
     expected = F.normalize(model.decoder_norm(model.feed_forward(every[:, -1])), dim=-1)
     torch.testing.assert_close(model.decode(items, memory, real), expected)
