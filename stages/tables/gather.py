@@ -32,7 +32,7 @@ class Runs:
 
 
 def one_a_seed(experiments: Iterable[Finished], system: str) -> list[Finished]:
-    """Of the experiments that have the system's ranks the first of each seed.
+    """Of the experiments that have the system's ranks the first of each seed, by seed: sums are in one order then.
 
     Raises NotInCache when the ranks of a seed are nowhere but should be.
     """
@@ -47,7 +47,7 @@ def one_a_seed(experiments: Iterable[Finished], system: str) -> list[Finished]:
             gone[seed] = error
     for seed in gone.keys() - found.keys():
         raise gone[seed]
-    return list(found.values())
+    return [found[seed] for seed in sorted(found)]
 
 
 def read_runs(experiments: Iterable[Finished], system: str) -> Runs:

@@ -75,6 +75,11 @@ def test_an_experiment_counts_before_what_is_kept_and_the_other_seeds_beside_it(
     assert one_a_seed(kept_runs(tmp_path), "pop") == []
 
 
+def test_seeds_come_in_one_order_whatever_order_dvc_lists_them_in():
+    listed = [finished(seed=seed) for seed in (2026, 2024, 2025)]
+    assert [run.params["seed"] for run in one_a_seed(listed, "sicsrec")] == [2024, 2025, 2026]
+
+
 class Gone(Finished):
     """An experiment whose ranks DVC's cache no longer has."""
 
