@@ -19,3 +19,9 @@ def test_the_projection_keeps_distances_where_two_dimensions_suffice():
     assert set(frame["when"]) == {"before"}
     points = torch.tensor(frame.select("x", "y").to_numpy(), dtype=torch.float32)
     torch.testing.assert_close(torch.cdist(points, points), torch.cdist(plane, plane), atol=1e-4, rtol=1e-4)
+
+
+def test_what_kernels_for_different_processors_disagree_on_is_rounded_away():
+    vectors = torch.randn(6, 5, generator=torch.Generator().manual_seed(2))
+    noise = 1e-7 * torch.randn(6, 5, generator=torch.Generator().manual_seed(3))
+    assert projected({"text": vectors}, "after").equals(projected({"text": vectors + noise}, "after"))
