@@ -18,13 +18,13 @@ from stages.data.histories import (
 )
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet, read_vectors, write_json, write_parquet
-from stages.models.missrec import MissRec
+from stages.models.baselines.missrec import MissRec
 from stages.models.softmax import negative_sampler
-from stages.models.table4 import SYSTEMS, Material, Scheme, System
+from stages.models.systems import SYSTEMS, Material, Scheme, System
 from stages.params import Params, load_params
-from stages.processes import Parts, own_rows
+from stages.parallel.distributed import Parts, own_rows
 from stages.training.checkpoints import state_path
-from stages.training.device import choose_device
+from stages.parallel.device import choose_device
 from stages.training.fit import Plan, fit
 from stages.training.ranking import mean_metrics, rank_users
 

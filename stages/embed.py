@@ -15,7 +15,7 @@ from stages.encoders.embedding import embed_covers, embed_titles
 from stages.errors import run_stage
 from stages.files import read_parquet, write_json, write_parquet
 from stages.params import Params, load_params
-from stages.training.device import choose_device
+from stages.parallel.device import choose_device
 
 ENCODERS = Path("artifacts/encoders")
 EMBEDDINGS = Path("artifacts/embeddings.parquet")

@@ -14,7 +14,7 @@ from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import load_params
 from stages.tables.cases import SHOWN, different_cases
 from stages.training.checkpoints import load_weights, read_config
-from stages.training.device import choose_device
+from stages.parallel.device import choose_device
 from stages.training.ranking import mean_metrics, per_user_metrics, rank_users
 from stages.training.recommending import best_items
 from stages.training.statistics import interval

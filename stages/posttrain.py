@@ -14,9 +14,9 @@ from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.models.softmax import negative_sampler
 from stages.params import Params, load_params
-from stages.processes import own_rows
+from stages.parallel.distributed import own_rows
 from stages.training.checkpoints import load_weights, read_config, save_model, state_path
-from stages.training.device import choose_device
+from stages.parallel.device import choose_device
 from stages.training.fit import Outcome, Plan, fit
 from stages.training.ranking import mean_metrics, rank_users
 

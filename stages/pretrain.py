@@ -11,9 +11,9 @@ from stages.files import read_parquet, write_json
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.softmax import negative_sampler
 from stages.params import load_params
-from stages.processes import own_rows
+from stages.parallel.distributed import own_rows
 from stages.training.checkpoints import save_model, state_path
-from stages.training.device import choose_device
+from stages.parallel.device import choose_device
 from stages.training.fit import Plan, fit
 from stages.training.ranking import mean_metrics, rank_users
 

@@ -11,7 +11,7 @@ from stages.files import read_parquet
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import load_params
 from stages.training.checkpoints import load_weights, read_config
-from stages.training.device import choose_device
+from stages.parallel.device import choose_device
 from stages.training.recommending import best_items
 
 ITEMS = Path("artifacts/split/items.parquet")

@@ -17,7 +17,7 @@ from stages.params import load_params
 from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import Covers, draw_cases
 from stages.tables.groups import length_groups, metrics_by_group, popularity_groups
-from stages.tables.table4 import as_markdown, build_table
+from stages.tables.comparison import as_markdown, build_table
 from stages.training.ranking import mean_metrics
 
 CURVES = Path("artifacts/curves")

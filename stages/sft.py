@@ -9,14 +9,14 @@ import polars as pl
 import torch
 
 from stages.encoders import image, text
-from stages.encoders.projection import modality_gap, projected
-from stages.encoders.trunk import Tuned
+from stages.encoders.modality_gap import modality_gap, projected
+from stages.encoders.cached_trunk import Tuned
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from stages.errors import InputError, run_stage
 from stages.files import atomic, is_first_process, read_parquet, write_json, write_parquet
 from stages.params import Params, load_params
 from stages.training.checkpoints import state_path
-from stages.training.device import choose_device
+from stages.parallel.device import choose_device
 from stages.training.fit import Plan, fit
 
 PAIRS = Path("artifacts/pairs.parquet")

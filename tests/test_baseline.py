@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from stages.errors import InputError
-from stages.models.table4 import SYSTEMS
+from stages.models.systems import SYSTEMS
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.tables.definitions import TABLES
+from stages.tables.rows import TABLES
 from tests.clone import commit, make_clone, run, stages_run
 from tests.tables.every_line import SECOND_STEP, gathered, readme_lines, run_lines
 

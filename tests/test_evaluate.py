@@ -8,7 +8,7 @@ import torch
 
 from stages.errors import InputError
 from stages.evaluate import load
-from stages.training.device import choose_device
+from stages.parallel.device import choose_device
 
 
 def test_the_ranks_are_those_of_a_plain_loop_over_users(after):

@@ -24,7 +24,7 @@ from stages.encoders.text import TINY, load_text_encoder
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet, read_vectors, write_json
 from stages.params import Params, load_params
-from stages.training.device import choose_device
+from stages.parallel.device import choose_device
 
 ARTIFACTS = Path("artifacts")
 RESULT = Path("metrics/bench.json")

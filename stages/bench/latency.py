@@ -18,14 +18,14 @@ from stages.bench.machine import machine
 from stages.data.histories import Histories, padded_histories
 from stages.errors import run_stage
 from stages.files import atomic, read_parquet, read_vectors, write_json
-from stages.models.folded import folded_missrec, folded_sicsrec
-from stages.models.missrec import MissRec, MissRecConfig
+from stages.models.serving import folded_missrec, folded_sicsrec
+from stages.models.baselines.missrec import MissRec, MissRecConfig
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import Params, load_params
 from stages.recommend import recommend
 from stages.training.checkpoints import load_weights, read_config
-from stages.training.device import choose_device
+from stages.parallel.device import choose_device
 
 ARTIFACTS = Path("artifacts")
 BATCHES = (1, 4, 16, 64, 256, 1024)

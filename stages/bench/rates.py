@@ -29,13 +29,13 @@ from stages.data.histories import training_batches, training_windows
 from stages.encoders.embedding import embed_covers, embed_titles
 from stages.encoders.image import DecodedCovers, ImageEncoder
 from stages.encoders.text import TextEncoder, tiny_text_encoder
-from stages.encoders.trunk import Encoder, Tuned
+from stages.encoders.cached_trunk import Encoder, Tuned
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from stages.errors import run_stage
 from stages.files import read_parquet, read_vectors, write_json
 from stages.params import Params, load_params
-from stages.processes import Parts
-from stages.training.device import choose_device, has_bfloat16
+from stages.parallel.distributed import Parts
+from stages.parallel.device import choose_device, has_bfloat16
 from stages.training.fit import Batches, Plan, fit
 
 ROUNDS = 3  # epochs or passes, after one to warm up; their median counts

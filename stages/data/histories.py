@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from stages.residence import residence
+from stages.parallel.placement import residence
 
 CPU = torch.device("cpu")
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages import processes
+from stages.parallel import distributed
 from stages.encoders.image import DecodedCovers, ImageEncoder
 from stages.encoders.text import TextEncoder
-from stages.training.device import reduced_precision
+from stages.parallel.device import reduced_precision
 
 
 @torch.inference_mode()

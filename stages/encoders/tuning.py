@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages import processes
+from stages.parallel import distributed
 from stages.encoders.alignment import SHARED, Adapter, alignment_metrics, info_nce
-from stages.encoders.trunk import Tuned, blocks_of
-from stages.residence import sent
+from stages.encoders.cached_trunk import Tuned, blocks_of
+from stages.parallel.placement import sent
 
 TASK_MODALITIES = {"t2t": ("text", "text"), "i2i": ("image", "image"), "t2i": ("text", "image")}
 

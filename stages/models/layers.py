@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from stages import processes
+from stages.parallel import distributed
 
 
 def dropout(x: Tensor, rate: float, training: bool, table: bool = False) -> Tensor:

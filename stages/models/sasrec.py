@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from stages.models.layers import Encoder, NormDropout, initialise
 from stages.models.softmax import Sampler, next_item_loss
-from stages.selection import at_targets
+from stages.parallel.static_shapes import at_targets
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages import processes
+from stages.parallel import distributed
 from stages.models.layers import Block, Encoder, NormDropout, add_lora, dropout, initialise, last_position
 from stages.models.sasrec import Sasrec
 from stages.models.softmax import Sampler, next_item_loss
-from stages.selection import at_targets, different
+from stages.parallel.static_shapes import at_targets, different
 
 
 @dataclass(frozen=True)

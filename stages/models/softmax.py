@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages import processes
+from stages.parallel import distributed
 
 Candidates = Callable[[Tensor | None], Tensor]  # items (n,), or None for all → what states are scored against (n, D)
 

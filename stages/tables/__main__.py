@@ -15,11 +15,11 @@ from ruamel.yaml import YAML
 from stages.errors import InputError, run_stage
 from stages.files import atomic, write_json
 from stages.params import load_params
-from stages.tables.cells import TESTED
-from stages.tables.definitions import TABLES
+from stages.tables.markdown import TESTED
+from stages.tables.rows import TABLES
 from stages.tables.experiments import Finished, chosen, finished_experiments, flat
-from stages.tables.gather import as_markdown, build, one_a_seed, read_runs
-from stages.tables.kept import keep, kept_runs
+from stages.tables.summary import as_markdown, build, one_a_seed, read_runs
+from stages.tables.archive import keep, kept_runs
 
 FOLDER = Path("metrics/tables")
 KEPT = Path("metrics/runs")

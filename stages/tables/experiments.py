@@ -13,7 +13,7 @@ from dvc.exceptions import DvcException
 from ruamel.yaml import YAML
 
 from stages.errors import InputError
-from stages.tables.definitions import OURS, Row
+from stages.tables.rows import OURS, Row
 
 # what does not change what is learnt, and what a table averages or lists
 NOT_COMPARED = {

@@ -14,11 +14,11 @@ from dvclive import Live
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stages import processes
+from stages.parallel import distributed
 from stages.errors import InputError
 from stages.files import atomic, is_first_process
-from stages.residence import sent
-from stages.training.device import has_bfloat16
+from stages.parallel.placement import sent
+from stages.parallel.device import has_bfloat16
 
 SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats at most about this much
 RATE = "positions_per_second"  # a live curve only: .dvcignore keeps it out of hashes, as no two runs have the same

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages import processes
+from stages.parallel import distributed
 from stages.data.histories import Histories, history_batches, padded_histories
 
 CUTOFFS = (5, 10)

@@ -15,7 +15,7 @@ from stages.data.histories import (
     training_batches_with_users,
     training_windows,
 )
-from tests.pretend_card import never_waiting, pretend_card
+from tests.parallel.pretend_card import never_waiting, pretend_card
 
 CPU = torch.device("cpu")
 

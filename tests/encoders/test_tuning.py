@@ -4,9 +4,9 @@ import torch
 
 from stages.encoders.image import tiny_image_encoder
 from stages.encoders.text import tiny_text_encoder
-from stages.encoders.trunk import Tuned
+from stages.encoders.cached_trunk import Tuned
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
-from tests.encoders.test_trunk import TITLES, text_part
+from tests.encoders.test_cached_trunk import TITLES, text_part
 
 PAIRS = torch.tensor(
     [[i, j] for k in range(3) for i in range(4 * k + 1, 4 * k + 5) for j in range(4 * k + 1, 4 * k + 5) if i != j]

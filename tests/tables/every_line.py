@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from stages.tables.definitions import TABLES
+from stages.tables.rows import TABLES
 from tests.clone import ROOT, make_clone, run, stages_run
 from tests.encoders.test_image import saved as saved_image_encoder
 from tests.encoders.test_text import saved as saved_text_encoder

@@ -5,7 +5,7 @@ import pytest
 from dvc.api import DVCFileSystem
 
 from stages.errors import InputError
-from stages.tables.definitions import TABLES
+from stages.tables.rows import TABLES
 from stages.tables.experiments import Experiment, chosen, flat
 from tests.clone import commit, run
 

@@ -4,7 +4,7 @@ import pytest
 from dvc.utils.hydra import get_hydra_sweeps
 from ruamel.yaml import YAML
 
-from stages.tables.definitions import OURS, TABLES
+from stages.tables.rows import OURS, TABLES
 from stages.tables.experiments import Experiment, flat
 from tests.clone import ROOT
 from tests.tables.every_line import readme_lines

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from stages.tables.definitions import TABLES
+from stages.tables.rows import TABLES
 from stages.tables.paper import PAPER, paper_values
 
 

@@ -1,0 +1,35 @@
+"""Trained models made ready to serve: what no request changes is computed ahead of time. Same scores."""
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from stages.models.baselines.missrec import MissRec
+from stages.models.sicsrec import Sicsrec
+
+
+@torch.no_grad()
+def folded_sicsrec(model: Sicsrec) -> Sicsrec:
+    """A copy whose content tables hold adapted vectors and whose ID encoder holds W₀ + B A (eqs. 6, 7, 20)."""
+    folded = Sicsrec(replace(model.config, without=(*model.config.without, "lora")))
+    for name, tensor in folded.state_dict().items():
+        owner, _, attribute = name.rpartition(".")
+        tensor.copy_(getattr(model.get_submodule(owner), attribute))  # a Linear's weight, with its update if it has one
+    if model.config.widths:
+        content = folded.content
+        for name, adapter in content.adapters.items():
+            content.tables[name] = nn.Embedding.from_pretrained(adapter(content.tables[name].weight))
+            content.adapters[name] = nn.Identity()
+    return folded.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def folded_missrec(model: MissRec) -> MissRec:
+    """A copy whose content vectors are adapted already."""
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for name, adaptor in model.adaptors.items():
+        setattr(model, f"content_{name}", adaptor(getattr(model, f"content_{name}")))
+        model.adaptors[name] = nn.Identity()
+    return model

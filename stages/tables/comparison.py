@@ -1,0 +1,83 @@
+"""Table 4: every system's metrics in both protocols, SICSRec's gain, its significance, and the paper's value beside."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from stages.tables.markdown import SIGNIFICANT, TESTED, p_cell
+from stages.tables.paper import paper_values
+from stages.training.ranking import mean_metrics, per_user_metrics
+from stages.training.statistics import holm, paired_p_value
+
+OURS = "sicsrec"
+METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
+IN_PAPER = {"id_encoder": "sasrec"}  # the ID encoder alone is SASRec
+
+Ranks = dict[str, np.ndarray]  # {system: (users,) rank of the test item, 1 = best}
+
+
+def compare(ranks: Ranks, resamples: int, seed: int) -> dict[str, Any]:
+    """Metrics of each system, and SICSRec against each other one.
+
+    → {"systems": {name: {metrics, "p": Holm-corrected of TESTED}}, "best_other": {metric: {"system", "improvement"}}}.
+    """
+    others = [name for name in ranks if name != OURS]
+    gains = {name: per_user_metrics(values)[TESTED] for name, values in ranks.items()}
+    p_values = holm([paired_p_value(gains[OURS], gains[name], resamples, seed) for name in others])
+    systems: dict[str, dict[str, float]] = {name: mean_metrics(values) for name, values in ranks.items()}
+    for name, p_value in zip(others, p_values, strict=True):
+        systems[name]["p"] = p_value
+    best_other = {}
+    for metric in METRICS:
+        best = max(others, key=lambda name: systems[name][metric])
+        gain = systems[OURS][metric] / systems[best][metric] - 1 if systems[best][metric] else None
+        best_other[metric] = {"system": best, "improvement": gain}
+    return {"systems": systems, "best_other": best_other}
+
+
+def build_table(kept: Ranks, filtered: Ranks, dataset: str, resamples: int, seed: int) -> dict[str, Any]:
+    """The table as JSON: both protocols, and the paper's values (which are of the first)."""
+    paper = {name: found for name in kept if (found := paper_values("table4", dataset, IN_PAPER.get(name, name)))}
+    return {
+        "dataset": dataset,
+        "viewed_items_kept": compare(kept, resamples, seed),
+        "viewed_items_filtered": compare(filtered, resamples, seed),
+        "paper": paper,
+    }
+
+
+def as_markdown(table: dict[str, Any]) -> str:
+    """The table to read."""
+    return "\n".join(_lines(table)) + "\n"
+
+
+def _lines(table: dict[str, Any]) -> Iterator[str]:
+    kept, filtered = table["viewed_items_kept"], table["viewed_items_filtered"]
+    yield f"# {table['dataset']}: the systems of Table 4"
+    yield ""
+    yield "| system | hit@5 | hit@10 | ndcg@5 | ndcg@10 | p | paper's ndcg@10 | filtered: hit@10 | ndcg@10 | p |"
+    yield "| --- | " + " | ".join(["---:"] * 9) + " |"
+    for name, values in kept["systems"].items():
+        cells = [f"{values[metric]:.4f}" for metric in METRICS]
+        paper = table["paper"].get(name)
+        other = filtered["systems"][name]
+        cells += [p_cell(values.get("p")), f"{paper[TESTED]:.4f}" if paper else ""]
+        cells += [f"{other['hit@10']:.4f}", f"{other[TESTED]:.4f}", p_cell(other.get("p"))]
+        yield f"| {name} | " + " | ".join(cells) + " |"
+    yield ""
+    for why in table.get("skipped", {}).values():
+        yield f"Skipped: {why}."
+        yield ""
+    for words, part in (("Viewed items kept", kept), ("Viewed items filtered", filtered)):
+        gains = ", ".join(
+            f"{metric} {best['improvement']:+.1%} over {best['system']}"
+            for metric, best in part["best_other"].items()
+            if best["improvement"] is not None
+        )
+        yield f"{words}, {OURS} against the best other: {gains}."
+    yield ""
+    yield (
+        f"p: {OURS} and this system have the same {TESTED}; paired randomisation test over users, Holm's correction "
+        f"over the systems; bold below {SIGNIFICANT}. The paper ranks with viewed items kept."
+    )

@@ -1,0 +1,129 @@
+"""What each table and figure of the paper compares: its rows, and the params of the experiments behind them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.models.systems import SYSTEMS
+
+OURS = "sicsrec"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table. name: the paper's; params: which experiments it is made of; system: whose ranks they hold.
+
+    A string among the params is a pattern (`swin_*`), a list is compared without regard to order.
+    """
+
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+    system: str = OURS
+
+
+@dataclass(frozen=True)
+class Table:
+    """reference: the row that every other one is tested against; stand_in: the one for data without that row."""
+
+    title: str
+    rows: tuple[Row, ...]
+    reference: str
+    metrics: tuple[str, ...] = ("ndcg@10",)
+    stand_in: str = ""
+
+
+def _ours(key: str, rows: dict[str, Any]) -> tuple[Row, ...]:
+    return tuple(Row(name, {key: value}) for name, value in rows.items())
+
+
+def _encoders(*pairs: tuple[str, str]) -> tuple[Row, ...]:
+    text = {"BERT": "*bert-base*", "RoBERTa": "*roberta*", "Sentence-T5": "*sentence-t5*"}
+    image = {"Swin": "*swin_*", "ViT": "*vit_*", "ResNet50": "*resnet50*"}
+    return tuple(Row(f"{t}&{i}", {"text_encoder": text[t], "image_encoder": image[i]}) for t, i in pairs)
+
+
+ABLATIONS = {
+    "without IMSE": ["imse"],
+    "without CMSE": ["cmse"],
+    "without MMSD": ["mmsd"],
+    "without ConCL": ["concl"],
+    "without LoRA": ["lora"],
+    "without L2-norm": ["l2norm"],
+    "SICSRec": [],
+}
+MODALITIES = {
+    "SICSRec T": ["text"],
+    "SICSRec V": ["image"],
+    "SICSRec T+V": ["text", "image"],
+    "SICSRec ID+T": ["id", "text"],
+    "SICSRec ID+V": ["id", "image"],
+    "SICSRec ID+T+V": ["id", "text", "image"],
+}
+OTHERS_BY_MODALITY = {
+    "UniSRec T": "unisrec_t",
+    "UniSRec ID+T": "unisrec_t_id",
+    "MISSRec T": "missrec_t",
+    "MISSRec V": "missrec_v",
+    "MISSRec T+V": "missrec_tv",
+    "MISSRec ID+T": "missrec_t_id",
+    "MISSRec ID+V": "missrec_v_id",
+    "MISSRec ID+T+V": "missrec_tv_id",
+}
+ONLY_IN_TABLE_8 = {"missrec_v", "missrec_tv", "missrec_v_id"}
+STRATEGIES = {
+    "fixed IDEnc": ["id_encoder"],
+    "fixed IDEmb": ["id_embedding"],
+    "fixed IDEmb&Enc": ["id_embedding", "id_encoder"],
+    "fixed ConEnc": ["content_encoder"],
+    "fixed ConEmb": ["content_embedding"],
+    "fixed ConEmb&Enc": ["content_embedding", "content_encoder"],
+    "end to end": [],
+}
+TASKS = {
+    "SFT": ["t2t", "i2i", "t2i"],
+    "without t2t": ["i2i", "t2i"],
+    "without i2i": ["t2t", "t2i"],
+    "without t2i": ["t2t", "i2i"],
+    "without SFT": [],
+}
+JUDGES = {"Hunyuan": "*unyuan*", "Qwen": "qwen*", "DeepSeek": "deepseek*", "GLM": "glm4*", "lexical": "lexical"}
+
+TABLES = {
+    "table4": Table(
+        "Table 4: every system",
+        (Row(OURS), *(Row(name, {}, name) for name in SYSTEMS if name not in ONLY_IN_TABLE_8)),
+        OURS,
+        ("hit@5", "hit@10", "ndcg@5", "ndcg@10"),
+    ),
+    "table5": Table("Table 5: the judge", _ours("llm", JUDGES), "GLM", ("hit@10", "ndcg@10")),
+    "table6": Table(
+        "Table 6: text and image encoder",
+        _encoders(
+            ("BERT", "Swin"),
+            ("RoBERTa", "ViT"),
+            ("Sentence-T5", "ResNet50"),
+            ("BERT", "ViT"),
+            ("BERT", "ResNet50"),
+            ("RoBERTa", "Swin"),
+            ("Sentence-T5", "Swin"),
+            ("RoBERTa", "ResNet50"),  # these two the paper leaves out
+            ("Sentence-T5", "ViT"),
+        ),
+        "BERT&Swin",
+        ("hit@10", "ndcg@10"),
+    ),
+    "table7": Table("Table 7: ablations", _ours("without", ABLATIONS), "SICSRec"),
+    "table8": Table(
+        "Table 8: modalities",
+        (*_ours("modalities", MODALITIES), *(Row(name, {}, system) for name, system in OTHERS_BY_MODALITY.items())),
+        "SICSRec ID+T+V",
+        stand_in="SICSRec ID+T",
+    ),
+    "table9": Table("Table 9: training strategies", _ours("frozen", STRATEGIES), "fixed IDEnc"),
+    "fig2": Table("Fig. 2: fine-tuning tasks", _ours("sft.tasks", TASKS), "SFT"),
+    "fig3_alpha": Table(
+        "Fig. 3: weight α of the contrastive loss",
+        _ours("alpha", {f"{tenths / 10}": tenths / 10 for tenths in range(1, 11)}),
+        "0.2",
+    ),
+    "fig3_rank": Table("Fig. 3: rank r", _ours("rank", {str(rank): rank for rank in (4, 8, 12, 16)}), "4"),
+}

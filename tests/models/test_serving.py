@@ -1,0 +1,32 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stages.models.serving import folded_missrec, folded_sicsrec
+from stages.models.baselines.missrec import MissRec, MissRecConfig
+from tests.models.test_sicsrec import CONFIG, HISTORIES, build
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_id": False}, {"without": ("l2norm",)}, {"without": ("lora",)}])
+def test_sicsrec_scores_as_before(changes):
+    model = build(replace(CONFIG, **changes)).eval()
+    with torch.no_grad():  # low-rank updates start at zero: give them something to fold
+        for name, parameter in model.named_parameters():
+            if name.endswith(".b"):
+                parameter.normal_()
+    folded = folded_sicsrec(model)
+    torch.testing.assert_close(folded.last_hidden(HISTORIES), model.last_hidden(HISTORIES))
+    torch.testing.assert_close(folded.item_matrix(), model.item_matrix())
+    assert not [name for name in folded.state_dict() if "parametrizations" in name or "adapters" in name]
+
+
+@pytest.mark.parametrize("widths", [{"text": 6}, {"text": 6, "image": 4}])
+def test_missrec_scores_as_before(widths):
+    torch.manual_seed(0)
+    model = MissRec(MissRecConfig(20, 16, 10, widths, True), {name: torch.randn(20, w) for name, w in widths.items()})
+    model.discover_interests(0)
+    model.eval()
+    folded = folded_missrec(model)
+    torch.testing.assert_close(folded.last_hidden(HISTORIES), model.last_hidden(HISTORIES))
+    torch.testing.assert_close(folded.item_matrix(), model.item_matrix())

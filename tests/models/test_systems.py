@@ -1,0 +1,112 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from stages.data.histories import (
+    Histories,
+    prefix_windows,
+    training_batches,
+    training_batches_with_users,
+    training_windows,
+)
+from stages.models.baselines.missrec import MissRec
+from stages.models.systems import SYSTEMS, Material, Scheme
+
+USERS, ITEMS = 50, 30
+CAUSAL = [name for name, system in SYSTEMS.items() if system.scheme in (Scheme.POSITIONS, Scheme.POSITIONS_WITH_USERS)]
+CAUSAL.remove("bert4rec")
+TRAINED = [name for name, system in SYSTEMS.items() if system.scheme is not Scheme.COUNTED]
+
+
+def histories() -> Histories:
+    rng = np.random.default_rng(0)
+    lists = [1 + rng.permutation(ITEMS)[:n] for n in rng.integers(3, 7, size=USERS)]
+    return Histories(np.concatenate(lists), np.cumsum([0, *map(len, lists)]))
+
+
+def build(name: str, dropout: float = 0.0) -> torch.nn.Module:
+    packed, rng = histories(), np.random.default_rng(1)
+    vectors = {m: rng.normal(size=(ITEMS, w)).astype(np.float32) for m, w in (("text", 12), ("image", 10))}
+    torch.manual_seed(0)
+    return SYSTEMS[name].build(
+        Material(
+            ITEMS, 32, 1, 2, dropout, 10, 0, packed.values, packed.offsets,
+            {m: vectors[m] for m in SYSTEMS[name].content}, lambda model: 0.0,
+        )
+    )  # fmt: skip
+
+
+def batches(name: str, epoch: int):
+    packed, rng = histories(), np.random.default_rng(epoch)
+    scheme = SYSTEMS[name].scheme
+    if scheme is Scheme.PREFIXES:
+        return training_batches(packed, prefix_windows(packed, 10), 64, rng)
+    make = training_batches_with_users if scheme is Scheme.POSITIONS_WITH_USERS else training_batches
+    return make(packed, training_windows(packed, 10), 64, rng)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_later_item_does_not_change_earlier_outputs(name):
+    model = build(name).eval()
+    a, b = torch.tensor([[3, 1, 7, 9]]), torch.tensor([[3, 1, 8, 10]])
+    assert torch.equal(model.hidden(a)[:, :2], model.hidden(b)[:, :2])
+    assert not torch.equal(model.hidden(a)[:, 2:], model.hidden(b)[:, 2:])
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_the_last_state_alone_is_the_last_of_all_states(name):
+    model, items = build(name).eval(), torch.tensor([[3, 1, 7, 9]])
+    torch.testing.assert_close(model.last_hidden(items), model.hidden(items)[:, -1])
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_padding_changes_nothing(name):
+    model = build(name).eval()
+    if isinstance(model, MissRec):
+        model.discover_interests(0)
+    plain, padded = (model.last_hidden(torch.tensor([row])) for row in ([3, 1], [3, 1, 0, 0]))
+    torch.testing.assert_close(plain, padded)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_can_learn_fifty_users_by_heart(name):
+    model = build(name)
+    for module in model.modules():  # by heart means without dropout
+        for rate in {"dropout", "rate"} & vars(module).keys():
+            setattr(module, rate, 0.0)
+    if name.startswith("llmesr"):
+        model.config = replace(model.config, dropout=0.0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for epoch in range(40):
+        if isinstance(model, MissRec):
+            model.discover_interests(epoch)
+        model.train()
+        for batch in batches(name, epoch):
+            loss = model.loss(*batch)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_parameter_gets_a_gradient(name):
+    model = build(name)
+    if isinstance(model, MissRec):
+        model.discover_interests(0)
+    for batch in batches(name, 0):
+        model.loss(*batch)["loss"].backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert silent == []
+
+
+def test_itemknn_takes_the_decay_with_the_best_validation():
+    packed = histories()
+    material = Material(
+        ITEMS, 8, 1, 2, 0.0, 10, 0, packed.values, packed.offsets, {}, lambda model: -abs(model.config.decay - 0.6)
+    )
+    assert SYSTEMS["itemknn"].build(material).config.decay == 0.6

@@ -1,0 +1,109 @@
+"""Two processes together do what one does: the same stages, the same params, compared file by file."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from stages.parallel import distributed
+from stages.encoders.text import tiny_text_encoder
+
+ROOT = Path(__file__).parents[1]
+SYSTEMS = ("gru4rec", "bert4rec", "unisrec_t_id")
+NEARLY = ("missrec_tv_id", "llmesr_t_id")  # rounding can tip a cluster, and teachers draw for themselves
+STAGES = ("sft", "embed", "pretrain", "posttrain", "evaluate", *(f"baseline:{name}" for name in (*SYSTEMS, *NEARLY)))
+
+
+def run(folder: Path, *launcher: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("DVC_ROOT", None)
+    command = [sys.executable, "-m", *launcher, "tests.run_stages", *STAGES]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stderr
+
+
+def save_text_encoder_without_dropout(workspace: Path) -> None:
+    """In an encoder's own dropout each process draws for its items alone, so that this one has none."""
+    titles = pl.read_parquet(workspace / "artifacts/split/items.parquet")["title_zh"].to_list()
+    torch.manual_seed(0)
+    encoder = tiny_text_encoder(titles, "cls", 64)
+    encoder.model.config.hidden_dropout_prob = encoder.model.config.attention_probs_dropout_prob = 0.0
+    encoder.save(workspace / "bert")
+    yaml = YAML()
+    params = yaml.load(workspace / "params.yaml")
+    params["text_encoder"] = "bert"
+    yaml.dump(params, workspace / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def folders(made, tmp_path_factory) -> tuple[Path, Path]:
+    """A workspace where one process ran the stages, and one where two did."""
+    place = tmp_path_factory.mktemp("processes")
+    for name in ("one", "two"):
+        shutil.copytree(made("pairs"), place / name)
+        save_text_encoder_without_dropout(place / name)
+    run(place / "one")
+    run(place / "two", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    return place / "one", place / "two"
+
+
+def same(left: object, right: object, tolerance: float = 1e-4) -> None:
+    """Equal numbers within the tolerance, and all else the same."""
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            same(left[key], right[key], tolerance)
+    else:
+        assert right == pytest.approx(left, abs=tolerance)
+
+
+@pytest.mark.parametrize("name", ["metrics/evaluate.json", *(f"artifacts/ranks/{name}.json" for name in SYSTEMS)])
+def test_the_metrics_are_the_same(folders, name):
+    same(*(json.loads((folder / name).read_text()) for folder in folders))
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_systems_with_clusters_or_teachers_learn_alike(folders, name):
+    losses = [json.loads((folder / f"artifacts/ranks/{name}.json").read_text())["loss"] for folder in folders]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "posttrain"])
+def test_so_are_losses_and_validation(folders, name):
+    same(*(json.loads((folder / f"artifacts/curves/{name}/summary.json").read_text()) for folder in folders))
+
+
+def test_so_are_the_losses_of_fine_tuning(folders):
+    same(*(json.loads((folder / "artifacts/curves/sft/summary.json").read_text())["loss"] for folder in folders))
+
+
+def test_so_are_the_vectors_that_the_tuned_encoders_give(folders):
+    one, two = (pl.read_parquet(folder / "artifacts/embeddings.parquet") for folder in folders)
+    for name in ("text", "image"):
+        torch.testing.assert_close(one[name].to_torch(), two[name].to_torch(), atol=1e-4, rtol=0)
+
+
+def test_one_process_writes(folders):
+    _, two = folders
+    assert not list(two.rglob("*.tmp"))
+    curve = two / "artifacts/curves/pretrain/plots/metrics/loss.tsv"
+    assert len(curve.read_text().splitlines()) == 3  # a head, and a line an epoch
+
+
+def test_a_mean_over_one_process_is_a_mean():
+    values = torch.tensor([1.0, 2.0, 6.0])
+    assert processes.mean(values) == 3
+
+
+def test_random_numbers_of_a_batch_are_drawn_for_all_its_rows(monkeypatch):
+    monkeypatch.setattr(processes, "_rows", processes.Rows(first=2, own=3, total=8))
+    assert processes.row_shape((3, 5)) == ((8, 5), slice(2, 5))
+    assert processes.row_shape((4, 5)) == ((4, 5), slice(None))
