@@ -1,7 +1,7 @@
 """Another system of Table 4, trained and ranked exactly like SICSRec: `python -m stages.baseline NAME`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +9,16 @@ import polars as pl
 import torch
 from torch import nn
 
-from stages.data.histories import (
-    Histories,
-    prefix_windows,
-    training_batches,
-    training_batches_with_users,
-    training_windows,
-)
+from stages.data.histories import prefix_windows, training_batches, training_batches_with_users, training_windows
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet, read_vectors, write_json, write_parquet
-from stages.models.baselines.missrec import MissRec
-from stages.models.softmax import negative_sampler
-from stages.models.systems import SYSTEMS, Material, Scheme, System
-from stages.params import Params, load_params
-from stages.parallel.distributed import Parts, own_rows
-from stages.training.checkpoints import state_path
+from stages.models.baselines.material import Material
+from stages.models.systems import SYSTEMS, Scheme
 from stages.parallel.device import choose_device
-from stages.training.fit import Plan, fit
-from stages.training.ranking import mean_metrics, rank_users
+from stages.parallel.distributed import BatchParts
+from stages.params import Params, load_params
+from stages.training.next_item import MONITOR, MakeBatches, TrainingData, train_next_item, validation_metrics
+from stages.training.ranking import rank_users
 
 SPLIT = Path("artifacts/split")
 EMBEDDINGS = Path("artifacts/embeddings_baselines.parquet")
@@ -35,56 +27,63 @@ RANKS = Path("artifacts/ranks")
 MOST_ITEMS_IN_PAIRS = 30_000  # ItemKNN then takes 11 GB
 
 
-def batches(
-    model: nn.Module, system: System, histories: Histories, params: Params, epoch: int, device: torch.device
-) -> Iterator[Parts]:
-    """One epoch of the system's own kind of batches, each of as many targets."""
-    positions, length = params.baseline.batch_positions, params.pretrain.max_length
-    rng = np.random.default_rng([params.seed, epoch])
-    if isinstance(model, MissRec):
-        model.discover_interests(params.seed + epoch)
-    if system.scheme is Scheme.PREFIXES:
-        return training_batches(histories, prefix_windows(histories, length), positions, rng, device)
-    windows = training_windows(histories, length)
-    if system.scheme is Scheme.POSITIONS_WITH_USERS:
-        return training_batches_with_users(histories, windows, positions, rng, device)
-    return training_batches(histories, windows, positions, rng, device)
+def batches_of(
+    scheme: Scheme, data: TrainingData, *, max_length: int, positions: int, device: torch.device
+) -> MakeBatches:
+    """One epoch's batches as the scheme wants them, each of about `positions` targets."""
+    windows = prefix_windows if scheme is Scheme.PREFIXES else training_windows
+    cut = training_batches_with_users if scheme is Scheme.POSITIONS_WITH_USERS else training_batches
+
+    def make(rng: np.random.Generator) -> Iterable[BatchParts]:
+        return cut(data.histories, windows(data.histories, max_length), positions, rng, device)
+
+    return make
 
 
 def train(
-    name: str, params: Params, histories: Histories, valid: np.ndarray, items: int, device: torch.device
+    name: str, params: Params, data: TrainingData, device: torch.device
 ) -> tuple[nn.Module, dict[str, float | int]]:
-    """The trained system, and how it went."""
-    system, p, base = SYSTEMS[name], params.baseline, params.pretrain
+    """The trained system, and a summary of its training."""
+    system, p, sequence = SYSTEMS[name], params.baseline, params.sequence
 
-    def validation(model: nn.Module) -> dict[str, float]:
-        return mean_metrics(rank_users(model, histories, valid, base.max_length, device)[0])
+    def validate(model: nn.Module) -> dict[str, float]:
+        return validation_metrics(
+            model.to(device), data.histories, data.valid, max_length=sequence.max_length, device=device
+        )
 
     torch.manual_seed(params.seed)
-    model = system.build(
-        Material(
-            items, params.dim, base.layers, base.heads, base.dropout, base.max_length, params.seed,
-            histories.values, histories.offsets, read_vectors(EMBEDDINGS, list(system.content)),
-            lambda candidate: validation(candidate.to(device))["ndcg@10"],
-        )
-    )  # fmt: skip
-    curves = CURVES / name
+    material = Material(
+        items=data.items,
+        dim=params.dim,
+        **sequence.model_dump(),
+        dropout=params.pretrain.dropout,
+        seed=params.seed,
+        values=data.histories.values,
+        offsets=data.histories.offsets,
+        vectors=read_vectors(EMBEDDINGS, list(system.content)),
+        validate=lambda candidate: validate(candidate)[MONITOR],
+    )
+    model, curves = system.build(material), CURVES / name
     if system.scheme is Scheme.COUNTED:
         curves.mkdir(parents=True, exist_ok=True)
-        return model.to(device), validation(model.to(device))
+        return model.to(device), validate(model)
     if params.loss.negatives != "all" and system.scheme is Scheme.PREFIXES:
         raise InputError(f"loss.negatives={params.loss.negatives}: {name} scores all items, set loss.negatives=all")
-    model.sampler = negative_sampler(params.loss.negatives, histories.counts(items))
-    inputs = [SPLIT / "train.parquet", SPLIT / "valid.parquet", EMBEDDINGS]
-    settings = [name, p.model_dump(), base.model_dump(), params.loss.model_dump(), params.dim, params.seed]
-    outcome = fit(
+    outcome = train_next_item(
         model,
-        lambda epoch: own_rows(batches(model, system, histories, params, epoch, device)),
-        lambda: validation(model),
-        Plan(p.epochs, p.patience, "ndcg@10", p.learning_rate, params.seed),
-        device,
-        curves,
-        state_path("baseline", settings, inputs),
+        data,
+        p,
+        max_length=sequence.max_length,
+        negatives=params.loss.negatives,
+        seed=params.seed,
+        name="baseline",
+        identity=[name, params.dim, sequence.model_dump(), params.pretrain.dropout],
+        inputs=[EMBEDDINGS],
+        curves=curves,
+        device=device,
+        make_batches=batches_of(
+            system.scheme, data, max_length=sequence.max_length, positions=p.batch_positions, device=device
+        ),
     )
     return model, outcome.summary()
 
@@ -109,20 +108,21 @@ def main() -> None:
             raise InputError(f"baselines: {why}: take it off, or set baseline.absent=skip")
         skip(name, why)
         return
-    device = choose_device(params.device)
-    items = len(read_parquet(SPLIT / "items.parquet"))
-    if name == "itemknn" and items > MOST_ITEMS_IN_PAIRS:
-        raise InputError(f"baselines: itemknn counts all pairs of items, too many for {items:,} items: take it off")
-    histories = Histories.from_frame(read_parquet(SPLIT / "train.parquet"))
-    valid, test = (read_parquet(SPLIT / f"{part}.parquet") for part in ("valid", "test"))
+    device, data = choose_device(params.device), TrainingData.read(SPLIT)
+    if name == "itemknn" and data.items > MOST_ITEMS_IN_PAIRS:
+        raise InputError(
+            f"baselines: itemknn counts all pairs of items, too many for {data.items:,} items: take it off"
+        )
+    test = read_parquet(SPLIT / "test.parquet")
 
-    model, summary = train(name, params, histories, valid["item"].to_numpy(), items, device)
-    known = histories.extended(valid["item"].to_numpy())  # what is known before the test item
-    model.eval()
-    kept, filtered = rank_users(model, known, test["item"].to_numpy(), params.pretrain.max_length, device)
+    model, summary = train(name, params, data, device)
+    known = data.histories.extended(data.valid)  # what is known before the test item
+    ranks, ranks_filtered = rank_users(
+        model.eval(), known, test["item"].to_numpy(), max_length=params.sequence.max_length, device=device
+    )
     write_parquet(
         RANKS / f"{name}.parquet",
-        pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered}),
+        pl.DataFrame({"user": test["user"], "rank": ranks, "rank_filtered": ranks_filtered}),
     )
     write_json(RANKS / f"{name}.json", summary)
 

@@ -14,8 +14,8 @@ from stages.encoders import image, text
 from stages.encoders.embedding import embed_covers, embed_titles
 from stages.errors import run_stage
 from stages.files import read_parquet, write_json, write_parquet
-from stages.params import Params, load_params
 from stages.parallel.device import choose_device
+from stages.params import Params, load_params
 
 ENCODERS = Path("artifacts/encoders")
 EMBEDDINGS = Path("artifacts/embeddings.parquet")

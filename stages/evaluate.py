@@ -11,11 +11,12 @@ from stages.errors import run_stage
 from stages.files import read_parquet, write_json, write_parquet
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
+from stages.parallel.device import choose_device
 from stages.params import load_params
 from stages.tables.cases import SHOWN, different_cases
-from stages.training.checkpoints import load_weights, read_config
-from stages.parallel.device import choose_device
-from stages.training.ranking import mean_metrics, per_user_metrics, rank_users
+from stages.training.checkpoints import load_model
+from stages.training.metrics import mean_metrics, per_user_metrics
+from stages.training.ranking import rank_users
 from stages.training.recommending import best_items
 from stages.training.statistics import interval
 
@@ -29,10 +30,7 @@ MODELS = {
 
 def load(name: str, device: torch.device) -> Sasrec | Sicsrec:
     """A trained model in evaluation mode."""
-    path, kind, config = MODELS[name]
-    model = kind(config(**read_config(path)))
-    load_weights(path, model)
-    return model.to(device).eval()
+    return load_model(*MODELS[name]).to(device)
 
 
 def write_cases(
@@ -63,7 +61,9 @@ def main() -> None:
     ranks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     models = {name: load(name, device) for name in MODELS}
     for name, model in models.items():
-        ranks[name] = rank_users(model, histories, test["item"].to_numpy(), model.config.max_length, device)
+        ranks[name] = rank_users(
+            model, histories, test["item"].to_numpy(), max_length=model.config.max_length, device=device
+        )
         kept, filtered = ranks[name]
         write_parquet(
             Path(f"artifacts/ranks/{name}.parquet"),

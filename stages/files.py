@@ -32,7 +32,7 @@ def user_path(text: str) -> Path:
     return project_root() / Path(text).expanduser()
 
 
-def is_first_process() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes: the only one, or the first of those that `launch` started."""
     return os.environ.get("RANK", "0") == "0"
 
@@ -47,7 +47,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.environ.get('RANK', 0)}.{os.getpid()}.tmp")
     try:
         yield temporary
-        if is_first_process():
+        if is_main_process():
             if path.is_dir():
                 shutil.rmtree(path)
             temporary.replace(path)

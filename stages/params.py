@@ -24,24 +24,24 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Download(Section):
+class DownloadParams(Section):
     sample_users: Count  # users of the built-in sample
     sample_items: Count
     sample_topics: Count
     sha256: Text  # expected SHA-256 of a downloaded archive; empty = not checked
 
 
-class Split(Section):
+class SplitParams(Section):
     min_interactions: Annotated[int, Field(ge=3, strict=True)]  # users with fewer are dropped (leave-one-out needs 3)
 
 
-class Pairs(Section):
+class PairsParams(Section):
     history: Literal["train", "full"]  # which history the judge sees; `full` shows it the test item, as published
     format: Literal["json", "text"]  # how a language model answers: JSON schema, or the paper's <target>-<similar>
     threshold: Fraction  # lexical judge: below this cosine the answer is "none"
 
 
-class Ollama(Section):
+class OllamaParams(Section):
     hosts: Annotated[tuple[str, ...], Field(min_length=1)]
     concurrency: Count  # prompts in flight a host
     timeout: Positive  # seconds to wait for one answer
@@ -50,7 +50,7 @@ class Ollama(Section):
     max_invalid: Fraction  # the stage fails when more answers than this are invalid
 
 
-class Encoders(Section):
+class EncodersParams(Section):
     pooling: Literal["cls", "mean"]  # text vector: first token, or the mean over tokens
     image_feature: Literal["head", "pooled"]  # image vector: classifier output (paper), or the pooled features
     max_tokens: Count  # titles are cut here
@@ -58,7 +58,7 @@ class Encoders(Section):
     workers: Annotated[int, Field(ge=0, strict=True)]  # processes that decode covers
 
 
-class Sft(Section):
+class SftParams(Section):
     tasks: tuple[Literal["t2t", "i2i", "t2i"], ...]  # eq. 4's losses; [] skips tuning (Fig. 2)
     train: Literal["last_block", "all"]  # which part of a pretrained encoder is tuned; a tiny one trains wholly
     epochs: Count
@@ -67,39 +67,43 @@ class Sft(Section):
     new_learning_rate: Positive  # of what starts from seed: adapters, tiny encoders
 
 
-class Training(Section):
+class SequenceParams(Section):
+    """The sequence encoders' shape, the same in every step and system."""
+
+    layers: Count
+    heads: Count
+    max_length: Count  # the latest items of a history that are read
+
+
+class LossParams(Section):
+    negatives: Literal["all"] | Count  # items that a batch's targets are scored against: all, or a sample of this size
+
+
+class Schedule(Section):
+    """How long and how fast a model is trained."""
+
     learning_rate: Positive
-    dropout: Dropout
     batch_positions: Count  # target positions a batch: the paper's batch of instances
     epochs: Count  # at most
     patience: Count  # epochs without a better validation ndcg@10 before stopping
 
 
-class Loss(Section):
-    negatives: Literal["all"] | Count  # items a batch is scored against: all, or so many drawn for it
+class PretrainParams(Schedule):
+    dropout: Dropout
 
 
-class Pretrain(Training):
-    layers: Count  # of every sequence encoder
-    heads: Count
-    max_length: Count  # the latest items of a history that are read
-
-
-class Posttrain(Training):
+class PosttrainParams(Schedule):
+    dropout: Dropout
     decoder_layers: Count
     item_dropout: Dropout  # on the item table inside the softmax
 
 
-class Baseline(Section):
+class BaselineParams(Schedule):
     embeddings: Literal["tuned", "frozen"]  # what the content systems read: vectors after or before fine-tuning
     absent: Literal["error", "skip"]  # a system that reads a modality which `modalities` lacks
-    learning_rate: Positive
-    batch_positions: Count  # targets a batch
-    epochs: Count  # at most
-    patience: Count
 
 
-class Evaluate(Section):
+class EvaluateParams(Section):
     bootstrap: Annotated[int, Field(ge=100, strict=True)]  # resamples for the 95 % intervals
 
 
@@ -122,22 +126,23 @@ class Params(Section):
     baselines: tuple[str, ...]  # rows of Table 4 to train beside SICSRec
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
-    download: Download
-    split: Split
-    pairs: Pairs
-    ollama: Ollama
-    encoders: Encoders
-    sft: Sft
-    loss: Loss
-    pretrain: Pretrain
-    posttrain: Posttrain
-    baseline: Baseline
-    evaluate: Evaluate
+    download: DownloadParams
+    split: SplitParams
+    pairs: PairsParams
+    ollama: OllamaParams
+    encoders: EncodersParams
+    sft: SftParams
+    sequence: SequenceParams
+    loss: LossParams
+    pretrain: PretrainParams
+    posttrain: PosttrainParams
+    baseline: BaselineParams
+    evaluate: EvaluateParams
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "Params":
-        if self.dim % self.pretrain.heads:
-            raise ValueError(f"dim={self.dim} is not a multiple of pretrain.heads={self.pretrain.heads}")
+        if self.dim % self.sequence.heads:
+            raise ValueError(f"dim={self.dim} is not a multiple of sequence.heads={self.sequence.heads}")
         return self
 
 

@@ -3,19 +3,14 @@
 from pathlib import Path
 
 import torch
-from numpy.random import default_rng
 
-from stages.data.histories import Histories, training_batches, training_windows
 from stages.errors import run_stage
-from stages.files import read_parquet, write_json
+from stages.files import write_json
 from stages.models.sasrec import Sasrec, SasrecConfig
-from stages.models.softmax import negative_sampler
-from stages.params import load_params
-from stages.parallel.distributed import own_rows
-from stages.training.checkpoints import save_model, state_path
 from stages.parallel.device import choose_device
-from stages.training.fit import Plan, fit
-from stages.training.ranking import mean_metrics, rank_users
+from stages.params import load_params
+from stages.training.checkpoints import save_model
+from stages.training.next_item import TrainingData, train_next_item
 
 SPLIT = Path("artifacts/split")
 CURVES = Path("artifacts/curves/pretrain")
@@ -23,30 +18,24 @@ CURVES = Path("artifacts/curves/pretrain")
 
 def main() -> None:
     params = load_params()
-    p, dim, seed = params.pretrain, params.dim, params.seed
-    device = choose_device(params.device)
-    histories = Histories.from_frame(read_parquet(SPLIT / "train.parquet"))
-    valid = read_parquet(SPLIT / "valid.parquet")["item"].to_numpy()
-    items = len(read_parquet(SPLIT / "items.parquet"))
+    p, sequence, device = params.pretrain, params.sequence, choose_device(params.device)
+    data = TrainingData.read(SPLIT)
 
-    torch.manual_seed(seed)
-    model = Sasrec(SasrecConfig(items, dim, p.layers, p.heads, p.dropout, p.max_length))
-    model.sampler = negative_sampler(params.loss.negatives, histories.counts(items))
-    windows = training_windows(histories, p.max_length)
-    outcome = fit(
+    torch.manual_seed(params.seed)
+    config = SasrecConfig(items=data.items, dim=params.dim, dropout=p.dropout, **sequence.model_dump())
+    model = Sasrec(config)
+    outcome = train_next_item(
         model,
-        lambda epoch: own_rows(
-            training_batches(histories, windows, p.batch_positions, default_rng([seed, epoch]), device)
-        ),
-        lambda: mean_metrics(rank_users(model, histories, valid, p.max_length, device)[0]),
-        Plan(p.epochs, p.patience, "ndcg@10", p.learning_rate, seed),
-        device,
-        CURVES,
-        state_path(
-            "pretrain",
-            [p.model_dump(), params.loss.model_dump(), dim, seed],
-            [SPLIT / "train.parquet", SPLIT / "valid.parquet"],
-        ),
+        data,
+        p,
+        max_length=sequence.max_length,
+        negatives=params.loss.negatives,
+        seed=params.seed,
+        name="pretrain",
+        identity=vars(config),
+        inputs=[],
+        curves=CURVES,
+        device=device,
     )
     save_model(Path("artifacts/id_encoder.safetensors"), model)
     write_json(CURVES / "summary.json", outcome.summary())

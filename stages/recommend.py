@@ -9,9 +9,9 @@ import polars as pl
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
-from stages.params import load_params
-from stages.training.checkpoints import load_weights, read_config
 from stages.parallel.device import choose_device
+from stages.params import load_params
+from stages.training.checkpoints import load_model
 from stages.training.recommending import best_items
 
 ITEMS = Path("artifacts/split/items.parquet")
@@ -71,9 +71,7 @@ def main() -> None:
     if arguments.top < 1:
         raise InputError(f"--top {arguments.top}: ask for one item or more")
     history = item_numbers(items, arguments.history)
-    model = Sicsrec(SicsrecConfig(**read_config(MODEL)))
-    load_weights(MODEL, model)
-    model = model.to(choose_device(params.device)).eval()
+    model = load_model(MODEL, Sicsrec, SicsrecConfig).to(choose_device(params.device))
     return show(recommend(model, items, history, arguments.top, arguments.viewed, title), arguments.json)
 
 

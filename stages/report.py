@@ -15,10 +15,10 @@ from stages.errors import run_stage
 from stages.files import atomic, read_json, read_parquet, write_json
 from stages.params import load_params
 from stages.pictures.alignment import draw_alignment
-from stages.pictures.cases import Covers, draw_cases
-from stages.tables.groups import length_groups, metrics_by_group, popularity_groups
+from stages.pictures.cases import CoverArchive, draw_cases
 from stages.tables.comparison import as_markdown, build_table
-from stages.training.ranking import mean_metrics
+from stages.tables.groups import length_groups, metrics_by_group, popularity_groups
+from stages.training.metrics import mean_metrics
 
 CURVES = Path("artifacts/curves")
 RANKS = Path("artifacts/ranks")
@@ -85,7 +85,7 @@ def draw_pictures(dataset: str, title: str) -> None:
     projection, summary = CURVES / "sft" / "projection.parquet", read_json(CURVES / "sft" / "summary.json")
     points = read_parquet(projection) if projection.is_file() else pl.DataFrame(schema=["when"])
     draw_alignment(points, summary.get("modality_gap", {}), METRICS / "pictures" / "alignment.png")
-    covers, items = Covers(Path(f"artifacts/raw/{dataset}_cover.zip")), read_parquet(SPLIT / "items.parquet")
+    covers, items = CoverArchive(Path(f"artifacts/raw/{dataset}_cover.zip")), read_parquet(SPLIT / "items.parquet")
     draw_cases(read_parquet(CASES), items, covers, title, METRICS / "pictures" / "cases.jpg")
 
 

@@ -9,14 +9,14 @@ import polars as pl
 import torch
 
 from stages.encoders import image, text
-from stages.encoders.modality_gap import modality_gap, projected
 from stages.encoders.cached_trunk import Tuned
+from stages.encoders.modality_gap import modality_gap, projected
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from stages.errors import InputError, run_stage
-from stages.files import atomic, is_first_process, read_parquet, write_json, write_parquet
+from stages.files import atomic, is_main_process, read_parquet, write_json, write_parquet
+from stages.parallel.device import choose_device
 from stages.params import Params, load_params
 from stages.training.checkpoints import state_path
-from stages.parallel.device import choose_device
 from stages.training.fit import Plan, fit
 
 PAIRS = Path("artifacts/pairs.parquet")
@@ -71,7 +71,7 @@ def tune(
 
     look("before")
     if not model.tasks:
-        if is_first_process():
+        if is_main_process():
             shutil.rmtree(CURVES, ignore_errors=True)
         write_parquet(PROJECTION, points[0])
         return summary

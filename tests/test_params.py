@@ -27,7 +27,7 @@ def changed(tmp_path: Path, **changes) -> Path:
 def test_the_committed_params_are_valid_and_say_what_the_paper_says():
     params = load_params(ROOT / "params.yaml")
     assert (params.tau, params.dim, params.pretrain.dropout, params.pretrain.patience) == (0.05, 256, 0.5, 10)
-    assert (params.pretrain.layers, params.pretrain.heads, params.pretrain.max_length) == (2, 2, 50)
+    assert (params.sequence.layers, params.sequence.heads, params.sequence.max_length) == (2, 2, 50)
     assert params.posttrain.batch_positions == 1024
     assert params.sft.batch_size == 128
 
@@ -48,7 +48,7 @@ def test_a_number_as_dvc_writes_it_is_a_number(tmp_path):
         ({"modalities": []}, "modalities"),
         ({"modalities": ["sound"]}, "modalities.0"),
         ({"without": ["everything"]}, "without.0"),
-        ({"pretrain__heads": 3}, "dim=256 is not a multiple of pretrain.heads=3"),
+        ({"sequence__heads": 3}, "dim=256 is not a multiple of sequence.heads=3"),
         ({"seed": 1.5}, "seed"),
         ({"device": "tpu"}, "device"),
         ({"sft__train": "some"}, "sft.train"),

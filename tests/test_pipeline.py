@@ -9,22 +9,28 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parent.parent
+from stages.imports import ROOT, imported_files
+
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES = {name: stage.get("do", stage) for name, stage in PIPELINE["stages"].items()}
 
 
-def imported(path: Path) -> set[Path]:
-    """The project's modules that a module imports, and those that they import."""
-    found: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
-            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.startswith("stages")]
-        found |= {file for name in names if (file := ROOT / (name.replace(".", "/") + ".py")).is_file()}
-    return found | {deeper for file in found for deeper in imported(file)}
+# Code that a stage imports and that is no dependency of it: an edit does not change what the stage writes.
+NO_DEPENDENCY = {
+    "stages/params.py": "types and checks values; the values themselves are tracked as params",
+    "stages/errors.py": "how a failure is worded and which status it exits with",
+}
+# The same of one stage, which depends on artifacts/baseline_code instead.
+COVERED = {"baseline": {"stages/models/systems.py", "stages/models/baselines/material.py"}}
+    "baseline": {"stages/models/systems.py", "stages/models/baselines/material.py"}
+}  # by artifacts/baseline_code
+
+
+def undeclared(imports: set[Path], stage: str) -> set[str]:
+    """The files among `imports` that none of the stage's dependencies, files or folders, holds."""
+    declared = [ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")]
+    missing = {file for file in imports if not any(dep == file or dep in file.parents for dep in declared)}
+    return {file.relative_to(ROOT).as_posix() for file in missing}
 
 
 def read_parameters(path: Path) -> set[str]:
@@ -37,11 +43,19 @@ def read_parameters(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_the_code_that_it_runs(stage):
+def test_a_stage_depends_on_all_code_that_it_imports_but_the_exceptions(stage):
     script = ROOT / "stages" / f"{stage}.py"
-    code = {script} | imported(script)
-    declared = {ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/") and dep.endswith(".py")}
-    assert declared == code
+    missing = undeclared({script} | imported_files(script), stage)
+    assert missing - NO_DEPENDENCY.keys() == COVERED.get(stage, set())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_no_code_that_it_does_not_import(stage):
+    script = ROOT / "stages" / f"{stage}.py"
+    imports = {script} | imported_files(script)
+    for dep in STAGES[stage]["deps"]:
+        if dep.endswith(".py"):
+            assert ROOT / dep in imports
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -76,10 +90,10 @@ def test_expensive_stages_have_only_cached_outputs_so_that_the_run_cache_restore
 def test_no_module_imports_a_stage_script_and_models_import_only_models():
     scripts = {ROOT / "stages" / f"{stage}.py" for stage in STAGES}
     for path in (ROOT / "stages").rglob("*.py"):
-        assert not imported(path) & scripts - {path}
-        if path.parent.name == "models":
-            allowed = {ROOT / "stages" / f"{name}.py" for name in ("processes", "selection", "residence")}
-            assert all(file.parent.name == "models" for file in imported(path) - allowed)
+        assert not imported_files(path) & scripts - {path}
+        if "models" in path.parts:
+            rooms = {file.relative_to(ROOT / "stages").parts[0] for file in imported_files(path)}
+            assert rooms <= {"models", "parallel", "errors.py"}
 
 
 def test_the_readme_s_tree_names_every_module():

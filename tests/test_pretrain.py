@@ -42,5 +42,5 @@ def test_a_missing_split_is_an_input_error(after):
 def test_a_device_that_is_not_here_is_an_input_error(after):
     workspace = after("split")
     workspace.set_params(device="cuda:77")
-    with pytest.raises(InputError, match="device=cuda:77 is not to be had here"):
+    with pytest.raises(InputError, match="device=cuda:77 is not available on this machine"):
         workspace.run("pretrain")

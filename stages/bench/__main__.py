@@ -18,13 +18,13 @@ from stages.bench import beside_recbole, encoders, matmul, training
 from stages.bench.growth import growth
 from stages.bench.machine import machine
 from stages.bench.measured import measured
-from stages.bench.results import Result, kept, table
+from stages.bench.results import Result, earlier_results, table
 from stages.data.histories import Histories
 from stages.encoders.text import TINY, load_text_encoder
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet, read_vectors, write_json
-from stages.params import Params, load_params
 from stages.parallel.device import choose_device
+from stages.params import Params, load_params
 
 ARTIFACTS = Path("artifacts")
 RESULT = Path("metrics/bench.json")
@@ -128,7 +128,7 @@ def main() -> None:
     where = machine(torch.device("cpu"))
     result: Result = {"dataset": params.dataset, "machine": where}
     if options.only:
-        result = kept(RESULT, params.dataset, where)
+        result = earlier_results(RESULT, params.dataset, where)
     for name in options.only or parts:
         result |= parts[name]()
         write_json(RESULT, result)

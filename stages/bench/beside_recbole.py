@@ -69,7 +69,8 @@ def measure(folder: Path, params: Params, length: int, threads: int, score_epoch
         "benchmark_filename": ["train", "valid", "test"], "alias_of_item_id": ["item_id_list"],
         "train_neg_sample_args": None, "load_col": {"inter": ["user_id", "item_id_list", "item_id"]},
         "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "MAX_ITEM_LIST_LENGTH": length,
-        "n_layers": p.layers, "n_heads": p.heads, "hidden_size": params.dim, "inner_size": params.dim,
+        "n_layers": params.sequence.layers, "n_heads": params.sequence.heads,
+        "hidden_size": params.dim, "inner_size": params.dim,
         "hidden_dropout_prob": p.dropout, "attn_dropout_prob": p.dropout, "loss_type": "CE",
         "train_batch_size": p.batch_positions, "eval_batch_size": 1024, "epochs": 1, "eval_step": 0,
         "eval_args": {"split": {"LS": "valid_and_test"}, "mode": "full", "order": "TO"},
@@ -90,10 +91,10 @@ def compared(params: Params, data: training.Data, threads: int) -> Result:
     environment()
     sasrec = training.new_sasrec(params, data.items)
     epoch, ranking = training.epoch_seconds(sasrec, params, data), training.ranking_seconds(sasrec, params, data)
-    usual = min(int(np.percentile(data.known.lengths, 99)), params.pretrain.max_length)
+    usual = min(int(np.percentile(data.known.lengths, 99)), params.sequence.max_length)
     theirs = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, length, score_epochs in (("len50", params.pretrain.max_length, 0), ("cut", usual, SCORE_EPOCHS)):
+        for name, length, score_epochs in (("len50", params.sequence.max_length, 0), ("cut", usual, SCORE_EPOCHS)):
             place = Path(folder) / f"{params.dataset}_{name}"
             write_atomic_files(place, data.train, data.valid.tolist(), data.test.tolist(), length)
             theirs[name] = measure(place, params, length, threads, score_epochs)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from stages.bench.training import CPU, seconds
 from stages.encoders.alignment import Adapter, info_nce
+from stages.encoders.cached_trunk import Tuned
 from stages.encoders.embedding import embed_titles
 from stages.encoders.text import TextEncoder
-from stages.encoders.cached_trunk import Tuned
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 
 EPOCHS = 10  # the paper's

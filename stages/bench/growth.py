@@ -59,7 +59,7 @@ def growth(params: Params, small: int, large: int) -> dict[str, float]:
     of 10 million interactions would train for minutes. The logs take turns, so that what else the machine does meets
     both.
     """
-    p, model = params.pretrain, new_sasrec(params, ITEMS)
+    p, length, model = params.pretrain, params.sequence.max_length, new_sasrec(params, ITEMS)
     optimizer = torch.optim.Adam(model.parameters(), lr=p.learning_rate, fused=True)
     model.train()
 
@@ -69,7 +69,7 @@ def growth(params: Params, small: int, large: int) -> dict[str, float]:
         optimizer.step()
 
     epochs = [
-        planned_epoch(synthetic_histories(size, params.seed), p.max_length, p.batch_positions, params.seed)
+        planned_epoch(synthetic_histories(size, params.seed), length, p.batch_positions, params.seed)
         for size in (small, large)
     ]
     for epoch in epochs:  # the first step is slower

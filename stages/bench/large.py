@@ -68,8 +68,8 @@ def make_workspace(folder: Path, users: int, items: int, interactions: int) -> N
 def measured_split(folder: Path) -> dict[str, Any]:
     """Run `split` in a workspace → its seconds, peak_gb, and what of the dataset it kept."""
     result = measured(["-m", "stages.split"], folder)
-    kept = read_json(folder / "metrics" / "split.json")
-    return {**result, **{key: kept[key] for key in ("users", "items", "interactions")}}
+    split = read_json(folder / "metrics" / "split.json")
+    return {**result, **{key: split[key] for key in ("users", "items", "interactions")}}
 
 
 def measured_pretrain(folder: Path) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from stages.bench.machine import machine
 from stages.data.histories import Histories, padded_histories
 from stages.errors import run_stage
 from stages.files import atomic, read_parquet, read_vectors, write_json
-from stages.models.serving import folded_missrec, folded_sicsrec
 from stages.models.baselines.missrec import MissRec, MissRecConfig
 from stages.models.sasrec import Sasrec, SasrecConfig
+from stages.models.serving import folded_missrec, folded_sicsrec
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
+from stages.parallel.device import choose_device
 from stages.params import Params, load_params
 from stages.recommend import recommend
-from stages.training.checkpoints import load_weights, read_config
-from stages.parallel.device import choose_device
+from stages.training.checkpoints import load_model
 
 ARTIFACTS = Path("artifacts")
 BATCHES = (1, 4, 16, 64, 256, 1024)
@@ -33,26 +33,29 @@ SECONDS = 2.0  # of measuring each cell, after the timer's own warm-up
 
 
 def trained_sicsrec() -> Sicsrec:
-    model = Sicsrec(SicsrecConfig(**read_config(ARTIFACTS / "sicsrec.safetensors")))
-    load_weights(ARTIFACTS / "sicsrec.safetensors", model)
-    return model.eval()
+    return load_model(ARTIFACTS / "sicsrec.safetensors", Sicsrec, SicsrecConfig)
 
 
 def models(params: Params, device: torch.device) -> dict[str, torch.nn.Module]:
     """The three of Fig. 4, ready to serve."""
-    sasrec = Sasrec(SasrecConfig(**read_config(ARTIFACTS / "id_encoder.safetensors")))
-    load_weights(ARTIFACTS / "id_encoder.safetensors", sasrec)
+    sasrec = load_model(ARTIFACTS / "id_encoder.safetensors", Sasrec, SasrecConfig)
     sicsrec = trained_sicsrec()
     content = [name for name in params.modalities if name != "id"]
     vectors = read_vectors(ARTIFACTS / "embeddings_baselines.parquet", content)
     widths = {name: matrix.shape[1] for name, matrix in vectors.items()}
     torch.manual_seed(params.seed)
     missrec = MissRec(
-        MissRecConfig(sicsrec.config.items, params.dim, params.pretrain.max_length, widths, use_id=True),
+        MissRecConfig(
+            items=sicsrec.config.items,
+            dim=params.dim,
+            max_length=params.sequence.max_length,
+            widths=widths,
+            use_id=True,
+        ),
         {name: torch.from_numpy(matrix) for name, matrix in vectors.items()},
     )
-    missrec.discover_interests(params.seed)
-    ready = {"sasrec": sasrec.eval(), "missrec": folded_missrec(missrec), "sicsrec": folded_sicsrec(sicsrec)}
+    missrec.start_epoch(params.seed)
+    ready = {"sasrec": sasrec, "missrec": folded_missrec(missrec), "sicsrec": folded_sicsrec(sicsrec)}
     return {name: model.to(device) for name, model in ready.items()}
 
 
@@ -86,7 +89,7 @@ def main() -> None:
     for name, model in models(params, device).items():
         matrix = model.item_matrix().detach()
         for batch in BATCHES:
-            histories = padded_histories(known, np.resize(users, batch), params.pretrain.max_length)
+            histories = padded_histories(known, np.resize(users, batch), params.sequence.max_length)
             inputs = torch.from_numpy(histories).to(device)
             rows.append(as_row(name, batch, measured(lambda m=model, x=inputs, i=matrix: forward(m, x, i))))
 

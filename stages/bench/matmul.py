@@ -13,7 +13,7 @@ from stages.params import Params
 
 def epoch_flops(model: nn.Module, params: Params, data: Data) -> int:
     """Floating-point operations of an epoch's matrix products, forward and backward."""
-    windows = training_windows(data.train, params.pretrain.max_length)
+    windows = training_windows(data.train, params.sequence.max_length)
     rng = np.random.default_rng(params.seed)
     model.train()
     with FlopCounterMode(display=False) as counter:

@@ -26,16 +26,16 @@ from stages.bench.__main__ import read_data
 from stages.bench.machine import machine
 from stages.bench.matmul import matmul_rate
 from stages.data.histories import training_batches, training_windows
+from stages.encoders.cached_trunk import Encoder, Tuned
 from stages.encoders.embedding import embed_covers, embed_titles
 from stages.encoders.image import DecodedCovers, ImageEncoder
 from stages.encoders.text import TextEncoder, tiny_text_encoder
-from stages.encoders.cached_trunk import Encoder, Tuned
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from stages.errors import run_stage
 from stages.files import read_parquet, read_vectors, write_json
-from stages.params import Params, load_params
-from stages.parallel.distributed import Parts
 from stages.parallel.device import choose_device, has_bfloat16
+from stages.parallel.distributed import BatchParts
+from stages.params import Params, load_params
 from stages.training.fit import Batches, Plan, fit
 
 ROUNDS = 3  # epochs or passes, after one to warm up; their median counts
@@ -72,13 +72,13 @@ def of_steps(params: Params, positions: int, device: torch.device) -> Result:
     """Targets a second of both steps. positions: of a batch."""
     data, content = read_data(), [name for name in params.modalities if name != "id"]
     vectors = read_vectors(Path("artifacts/embeddings.parquet"), content)
-    windows = training_windows(data.train, params.pretrain.max_length)
+    windows = training_windows(data.train, params.sequence.max_length)
     models = {
         "pretrain": training.new_sasrec(params, data.items),
         "posttrain": training.new_sicsrec(params, data.items, {n: torch.from_numpy(v) for n, v in vectors.items()}),
     }
 
-    def batches(epoch: int) -> Iterable[Parts]:
+    def batches(epoch: int) -> Iterable[BatchParts]:
         return training_batches(data.train, windows, positions, np.random.default_rng(epoch), device)
 
     targets = int(windows.targets.sum())

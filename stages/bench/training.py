@@ -16,7 +16,8 @@ from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import Params
 from stages.training.fit import Plan, Validate, fit
-from stages.training.ranking import mean_metrics, rank_users
+from stages.training.next_item import validation_metrics
+from stages.training.ranking import rank_users
 
 CPU = torch.device("cpu")
 EPOCHS = 3  # of each model, of which the median counts
@@ -35,22 +36,33 @@ class Data:
 
 def new_sasrec(params: Params, items: int) -> Sasrec:
     """An untrained ID encoder of the params' sizes."""
-    p = params.pretrain
     torch.manual_seed(params.seed)
-    return Sasrec(SasrecConfig(items, params.dim, p.layers, p.heads, p.dropout, p.max_length))
+    return Sasrec(
+        SasrecConfig(items=items, dim=params.dim, dropout=params.pretrain.dropout, **params.sequence.model_dump())
+    )
 
 
 def new_sicsrec(params: Params, items: int, vectors: dict[str, torch.Tensor]) -> Sicsrec:
     """An untrained SICSRec on these content vectors, its ID encoder frozen but for low-rank updates."""
-    base, p = params.pretrain, params.posttrain
+    p = params.posttrain
     torch.manual_seed(params.seed)
     model = Sicsrec(
         SicsrecConfig(
-            items, params.dim, base.layers, p.decoder_layers, base.heads, p.dropout, p.item_dropout, base.max_length,
-            params.tau, params.alpha, params.lam, params.rank, {name: v.shape[1] for name, v in vectors.items()},
-            use_id=True, frozen=("id_encoder",),
+            items=items,
+            dim=params.dim,
+            **params.sequence.model_dump(),
+            decoder_layers=p.decoder_layers,
+            dropout=p.dropout,
+            item_dropout=p.item_dropout,
+            tau=params.tau,
+            alpha=params.alpha,
+            lam=params.lam,
+            rank=params.rank,
+            widths={name: v.shape[1] for name, v in vectors.items()},
+            use_id=True,
+            frozen=("id_encoder",),
         )
-    )  # fmt: skip
+    )
     model.load_content_vectors(vectors)
     return model
 
@@ -58,7 +70,7 @@ def new_sicsrec(params: Params, items: int, vectors: dict[str, torch.Tensor]) ->
 def train(model: nn.Module, params: Params, data: Data, plan: Plan, validate: Validate = dict) -> None:
     """Train as the stages do, in a temporary folder."""
     p = params.pretrain
-    windows = training_windows(data.train, p.max_length)
+    windows = training_windows(data.train, params.sequence.max_length)
     with tempfile.TemporaryDirectory() as folder:
         fit(
             model,
@@ -79,7 +91,7 @@ def seconds_to_reach(params: Params, data: Data, goal: float) -> float | None:
     p, model = params.pretrain, new_sasrec(params, data.items)
 
     def validate() -> dict[str, float]:
-        metrics = mean_metrics(rank_users(model, data.train, data.valid, p.max_length, CPU)[0])
+        metrics = validation_metrics(model, data.train, data.valid, max_length=params.sequence.max_length, device=CPU)
         if metrics["ndcg@10"] >= goal:
             raise Reached
         return metrics
@@ -108,4 +120,5 @@ def epoch_seconds(model: nn.Module, params: Params, data: Data) -> float:
 def ranking_seconds(model: nn.Module, params: Params, data: Data) -> float:
     """Ranking every user's test item, with viewed items kept and with them left out."""
     model.eval()
-    return seconds(lambda: rank_users(model, data.known, data.test, params.pretrain.max_length, CPU))
+    length = params.sequence.max_length
+    return seconds(lambda: rank_users(model, data.known, data.test, max_length=length, device=CPU))

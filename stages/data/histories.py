@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from stages.parallel.placement import residence
+from stages.parallel.placement import choose_placement
 
 CPU = torch.device("cpu")
 
@@ -121,7 +121,7 @@ def training_batches_with_users(
     """The same batches, and whose histories they hold: items (B, L), targets (B, L), users (B,) in main memory."""
     groups = _window_groups(windows, batch_positions, rng)
     spans = np.stack([windows.start, windows.end, windows.first])[:, np.concatenate(groups)]
-    device = residence(histories.values.nbytes + spans.nbytes, device)
+    device = choose_placement(histories.values.nbytes + spans.nbytes, device)
     values, parts = torch.from_numpy(histories.values).to(device), torch.from_numpy(spans).to(device)
     lengths = windows.end - windows.start
     for group, part in zip(groups, parts.split([len(group) for group in groups], dim=1), strict=True):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stages.parallel import distributed
 from stages.encoders.image import ImageEncoder
 from stages.encoders.text import TextEncoder
-from stages.parallel.placement import residence, sent
+from stages.parallel import distributed
 from stages.parallel.device import reduced_precision
+from stages.parallel.placement import choose_placement, to_device
 
 LENGTH_CLASSES = 8  # groups of titles of like length in the cached trunk
 
@@ -79,14 +79,14 @@ class Tuned(nn.Module):
         lengths = self.encoder.lengths(self.inputs)
         self.class_of, self.row_of = (torch.zeros(len(lengths), dtype=torch.long) for _ in range(2))
         items = torch.arange(1, len(lengths) + 1)
-        own = items[items % processes.count() == processes.number()] - 1
+        own = items[items % distributed.world_size() == distributed.rank()] - 1
         order = own[lengths[own].argsort(stable=True)]
         classes = order.tensor_split(min(LENGTH_CLASSES, len(lengths[own].unique())))
         for number, part in enumerate(tqdm(classes, desc="frozen trunk", unit="length")):
             self.class_of[part], self.row_of[part] = number, torch.arange(len(part))
             self.trunks.append(self._run_trunk(self.encoder.trimmed(_rows(self.inputs, part)), batch_size))
         self.inputs = {}  # each class holds its own
-        place = residence(sum(trunk.size for trunk in self.trunks), self.device)
+        place = choose_placement(sum(trunk.size for trunk in self.trunks), self.device)
         self.trunks = [trunk.moved(place) for trunk in self.trunks]
 
     def _run_trunk(self, inputs: dict[str, Tensor], batch_size: int) -> Trunk:
@@ -113,7 +113,7 @@ class Tuned(nn.Module):
         classes, counts = self.class_of[items - 1].unique(return_counts=True)
         rows = self.row_of[items - 1][order].split(counts.tolist())
         vectors = [self._from_trunk(self.trunks[c], r) for c, r in zip(classes.tolist(), rows, strict=True)]
-        return torch.cat(vectors)[sent(order.argsort(), self.device)]
+        return torch.cat(vectors)[to_device(order.argsort(), self.device)]
 
     def _from_trunk(self, trunk: Trunk, rows: Tensor) -> Tensor:
         count = len(next(iter(trunk.inputs.values())))
@@ -151,12 +151,12 @@ def _hides_nothing(mask: Tensor, rows: int) -> Tensor:
 def _chosen(value: Any, rows: Tensor, count: int, device: torch.device) -> Any:
     if not isinstance(value, Tensor):
         return value
-    return sent(value[sent(rows, value.device)] if value.ndim and value.shape[0] == count else value, device)
+    return to_device(value[to_device(rows, value.device)] if value.ndim and value.shape[0] == count else value, device)
 
 
 def _rows(inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    return {name: tensor[sent(rows, tensor.device)] for name, tensor in inputs.items()}
+    return {name: tensor[to_device(rows, tensor.device)] for name, tensor in inputs.items()}
 
 
 def _moved(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: sent(value, device) if isinstance(value, Tensor) else value for name, value in values.items()}
+    return {name: to_device(value, device) if isinstance(value, Tensor) else value for name, value in values.items()}

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.parallel import distributed
 from stages.encoders.image import DecodedCovers, ImageEncoder
 from stages.encoders.text import TextEncoder
+from stages.parallel import distributed
 from stages.parallel.device import reduced_precision
 
 
@@ -24,7 +24,7 @@ def embed_titles(encoder: TextEncoder, titles: list[str], batch_size: int, devic
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         with reduced_precision(device):
             parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
-    return processes.united(parts, len(titles))
+    return distributed.gather_matrix(parts, len(titles))
 
 
 @torch.inference_mode()
@@ -36,12 +36,12 @@ def embed_covers(encoder: ImageEncoder, covers: DecodedCovers, batch_size: int, 
         inputs = {"pixels": covers.pixels[block].to(device)}
         with reduced_precision(device):
             parts.append((block, encoder.pool(encoder.states(inputs), inputs)))
-    everything = processes.united(parts, len(covers.readable))
+    everything = distributed.gather_matrix(parts, len(covers.readable))
     everything[~covers.readable] = everything[covers.readable].mean(dim=0)
     return everything
 
 
 def _own_blocks(items: Tensor, batch_size: int, name: str) -> Iterable[Tensor]:
     """This process's batches of items, with a progress bar in the first one."""
-    blocks = items.split(batch_size)[processes.number() :: processes.count()]
-    return tqdm(blocks, desc=name, unit="batch", disable=None if processes.number() == 0 else True)
+    blocks = items.split(batch_size)[distributed.rank() :: distributed.world_size()]
+    return tqdm(blocks, desc=name, unit="batch", disable=None if distributed.rank() == 0 else True)

@@ -92,7 +92,7 @@ def load_image_encoder(name: str, feature: str) -> ImageEncoder:
         ) from error
 
 
-class Covers(Dataset[tuple[Tensor, bool]]):
+class CoverDataset(Dataset[tuple[Tensor, bool]]):
     """Covers of a zip archive, decoded and transformed; an unreadable one is zeros and False."""
 
     def __init__(self, archive: Path, names: list[str], encoder: ImageEncoder) -> None:
@@ -132,7 +132,7 @@ def decode_covers(
         dataset = archive.name.removesuffix("_cover.zip")
         raise InputError(f"{dataset} has no covers ({archive} is missing): run with -S 'modalities=[id,text]'")
     where = [index for index, there in enumerate(present) if there]
-    covers = Covers(archive, [f"{raw_ids[index]}.jpg" for index in where], encoder)
+    covers = CoverDataset(archive, [f"{raw_ids[index]}.jpg" for index in where], encoder)
     pixels = torch.zeros(len(raw_ids), *covers.size)
     readable = torch.zeros(len(raw_ids), dtype=torch.bool)
     begin = 0

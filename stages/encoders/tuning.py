@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.parallel import distributed
 from stages.encoders.alignment import SHARED, Adapter, alignment_metrics, info_nce
 from stages.encoders.cached_trunk import Tuned, blocks_of
-from stages.parallel.placement import sent
+from stages.parallel import distributed
+from stages.parallel.placement import to_device
 
 TASK_MODALITIES = {"t2t": ("text", "text"), "i2i": ("image", "image"), "t2i": ("text", "image")}
 
@@ -30,10 +30,10 @@ class Alignment(nn.Module):
 
     def vectors(self, modality: str, items: Tensor) -> Tensor:
         """Unit vectors in the shared space; each process encodes the items that are its own. items (n,) → (n, 64)."""
-        tuned, whose = self.tuned[modality], items % processes.count()
-        own = items[whose == processes.number()]
+        tuned, whose = self.tuned[modality], items % distributed.world_size()
+        own = items[whose == distributed.rank()]
         encoded = self.adapters[modality](tuned(own)) if len(own) else torch.zeros(0, SHARED, device=tuned.device)
-        return processes.gathered(encoded)[sent(whose.argsort(stable=True).argsort(), tuned.device)]
+        return distributed.all_gather_rows(encoded)[to_device(whose.argsort(stable=True).argsort(), tuned.device)]
 
     def partners(self, pairs: Tensor, items: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Each task's anchors and their positives: of pairs (P, 2), and each of items (n,) with itself for t2i."""
@@ -58,7 +58,7 @@ class Alignment(nn.Module):
             if len(anchors) < 2:  # no negatives: nothing to learn from
                 continue
             from_row, to_row, anchors, positives = (
-                sent(numbers, device) for numbers in (place[anchors], place[positives], anchors, positives)
+                to_device(numbers, device) for numbers in (place[anchors], place[positives], anchors, positives)
             )
             terms[task] = info_nce(encoded[left][from_row], encoded[right][to_row], anchors, positives, self.tau)
         total = torch.stack(list(terms.values())).sum() if terms else next(self.parameters()).sum() * 0

@@ -17,11 +17,11 @@ def dropout(x: Tensor, rate: float, training: bool, table: bool = False) -> Tens
     """
     if not training or x.device.type != "cpu":
         return F.dropout(x, rate, training)
-    shape, own = (x.shape, slice(None)) if table else processes.row_shape(x.shape)
+    shape, own = (x.shape, slice(None)) if table else distributed.random_shape(x.shape)
     numbers = math.prod(shape)
     words = torch.empty(-(-numbers // 8), dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.uint8)[:numbers].view(shape)[own] >= round(rate * 256)
-    return x * kept.to(x.dtype).mul_(1 / (1 - rate))
+    mask = words.view(torch.uint8)[:numbers].view(shape)[own] >= round(rate * 256)
+    return x * mask.to(x.dtype).mul_(1 / (1 - rate))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, rate: float) -> Tensor:
@@ -90,7 +90,7 @@ class Block(nn.Module):
         return self.feed_forward(self.attention(query, query if memory is None else memory, visible))
 
 
-class Encoder(nn.Module):
+class TransformerEncoder(nn.Module):
     """A stack of self-attention blocks."""
 
     def __init__(self, layers: int, dim: int, heads: int, dropout: float) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stages.models.layers import Encoder, NormDropout, initialise
+from stages.models.layers import NormDropout, TransformerEncoder, initialise
 from stages.models.softmax import Sampler, next_item_loss
-from stages.parallel.static_shapes import at_targets
+from stages.parallel.static_shapes import select_targets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SasrecConfig:
     items: int  # N
     dim: int  # D
@@ -29,7 +29,7 @@ class Sasrec(nn.Module):
         self.item_embedding = nn.Embedding(config.items + 1, config.dim)  # row 0 is padding
         self.position_embedding = nn.Embedding(config.max_length, config.dim)
         self.input = NormDropout(config.dim, config.dropout)
-        self.encoder = Encoder(config.layers, config.dim, config.heads, config.dropout)
+        self.encoder = TransformerEncoder(config.layers, config.dim, config.heads, config.dropout)
         self.sampler: Sampler | None = None  # of negatives; None: all items are
         initialise(self)
 
@@ -55,7 +55,7 @@ class Sasrec(nn.Module):
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy at every target position (eq. 17). items, targets: (B, L), 0 = no target."""
-        states, answers = at_targets(self.hidden(items), targets)
+        states, answers = select_targets(self.hidden(items), targets)
         return {"loss": next_item_loss(states, answers, self.candidates, self.sampler)}
 
     @torch.no_grad()

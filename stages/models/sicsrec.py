@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.parallel import distributed
-from stages.models.layers import Block, Encoder, NormDropout, add_lora, dropout, initialise, last_position
+from stages.models.layers import Block, NormDropout, TransformerEncoder, add_lora, dropout, initialise, last_position
 from stages.models.sasrec import Sasrec
 from stages.models.softmax import Sampler, next_item_loss
-from stages.parallel.static_shapes import at_targets, different
+from stages.parallel import distributed
+from stages.parallel.static_shapes import select_targets, unique_items
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SicsrecConfig:
     items: int  # N
     dim: int  # D
@@ -84,7 +84,7 @@ class Content(nn.Module):
 
     def forward(self, items: Tensor) -> dict[str, Tensor]:
         """Adapted vectors of each modality, each distinct item computed once. items: (…) → {modality: (…, D)}."""
-        distinct, where, _ = different(items)
+        distinct, where, _ = unique_items(items)
         return {name: F.embedding(where, self.adapters[name](table(distinct))) for name, table in self.tables.items()}
 
 
@@ -104,14 +104,14 @@ class Sicsrec(nn.Module):
             self.item_embedding = nn.Embedding(c.items + 1, c.dim)
         if c.id_stream:
             self.id_input = NormDropout(c.dim, c.dropout)
-            self.id_encoder = Encoder(c.layers, c.dim, c.heads, c.dropout)
+            self.id_encoder = TransformerEncoder(c.layers, c.dim, c.heads, c.dropout)
         if c.widths:
             self.content = Content(c)
             streams = tuple(c.widths) if "l2norm" in c.without else ("content",)
             self.content_input = nn.ModuleDict({name: NormDropout(c.dim, c.dropout) for name in streams})
         if c.content_stream:
             self.content_encoder = nn.ModuleDict(
-                {name: Encoder(c.layers, c.dim, c.heads, c.dropout) for name in self.content_input}
+                {name: TransformerEncoder(c.layers, c.dim, c.heads, c.dropout) for name in self.content_input}
             )
         if c.decoder:
             self.decoder_query = NormDropout(c.dim, c.dropout)
@@ -166,7 +166,7 @@ class Sicsrec(nn.Module):
             if hasattr(self, part):
                 getattr(self, part).load_state_dict(getattr(pretrained, part).state_dict())
 
-    def _encoded(self, encoder: Encoder, x: Tensor, items: Tensor, last: bool) -> Tensor:
+    def _encoded(self, encoder: TransformerEncoder, x: Tensor, items: Tensor, last: bool) -> Tensor:
         return encoder.last(x, items) if last else encoder(x)
 
     def _content_states(self, items: Tensor, positions: Tensor, last: bool) -> Tensor:
@@ -218,14 +218,14 @@ class Sicsrec(nn.Module):
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Eq. 19 and its terms. items, targets: (B, L), 0 = padding, no target."""
         c = self.config
-        states, answers = at_targets(self.hidden(items), targets)
+        states, answers = select_targets(self.hidden(items), targets)
         terms = {"ce": next_item_loss(states / c.tau, answers, self.candidates, self.sampler)}  # eq. 17
         total = terms["ce"]
         if c.widths and "concl" not in c.without:
             terms["concl"] = self.contrastive(states, answers)
             total = total + c.alpha * terms["concl"]
-        rows = processes.distinct(torch.cat([items.flatten(), answers]))
-        terms["regulariser"] = self.regulariser(rows.items, rows.real)
+        rows = distributed.unique_across_ranks(torch.cat([items.flatten(), answers]))
+        terms["regulariser"] = self.regulariser(rows.items, rows.valid)
         return {"loss": total + c.lam * terms["regulariser"], **terms}
 
     def contrastive(self, states: Tensor, targets: Tensor) -> Tensor:
@@ -233,10 +233,10 @@ class Sicsrec(nn.Module):
 
         Negatives are the batch's other target items, each once: an item is never its own negative.
         """
-        distinct, answers, real = processes.distinct(targets)
+        distinct, answers, real = distributed.unique_across_ranks(targets)
         scores = states @ unite(self.content(distinct)).T / self.config.tau
         scores = scores.masked_fill(~(real & (distinct > 0)), float("-inf"))
-        return processes.mean(F.cross_entropy(scores, answers, reduction="none"), targets > 0)
+        return distributed.mean_across_ranks(F.cross_entropy(scores, answers, reduction="none"), targets > 0)
 
     def regulariser(self, items: Tensor, real: Tensor) -> Tensor:
         """Sum of the Frobenius norms of the embedding tables (eq. 19). items, real: (n,), as of `different`.

@@ -46,13 +46,13 @@ def next_item_loss(states: Tensor, targets: Tensor, candidates: Candidates, samp
     """
     if sampler is None:
         losses = F.cross_entropy(states @ candidates(None).T, targets - 1, ignore_index=-1, reduction="none")
-        return processes.mean(losses, targets > 0)
+        return distributed.mean_across_ranks(losses, targets > 0)
     negatives, log_expected = sampler.draw()
-    distinct, where, _ = processes.distinct(torch.cat([targets, negatives]))
+    distinct, where, _ = distributed.unique_across_ranks(torch.cat([targets, negatives]))
     vectors = candidates(distinct)
     own, others = where[: len(targets)], where[len(targets) :]
     scores = states @ vectors[others].T - log_expected
     scores = scores.masked_fill(negatives == targets[:, None], float("-inf"))
     target = (states * vectors[own]).sum(dim=-1, keepdim=True)
     losses = F.cross_entropy(torch.cat([target, scores], dim=1), torch.zeros_like(targets), reduction="none")
-    return processes.mean(losses, targets > 0)
+    return distributed.mean_across_ranks(losses, targets > 0)

@@ -1,7 +1,7 @@
-"""What processes that train one model together tell each other (`launch: torchrun …`); one process alone tells nothing.
+"""Collectives for data-parallel training with `launch: torchrun …`; with one process every function is the identity.
 
-Every process walks through the same batches in the same order and computes its rows of each. All of them draw the
-random numbers of the whole batch, so that together they train the model that one process would.
+Every rank iterates over the same batches in the same order and computes its shard of the rows of each. All ranks draw
+the random numbers of the whole batch and use their slice of them, so that any world size trains the same model.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,78 +14,78 @@ import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from stages.parallel.static_shapes import Different, different
+from stages.parallel.static_shapes import UniqueItems, unique_items
 
-Parts = tuple[Tensor | np.ndarray, ...]  # of a batch; the arrays are read in main memory
+BatchParts = tuple[Tensor | np.ndarray, ...]  # tensors are sent to the device, NumPy arrays stay in main memory
 
 
 @dataclass
-class Rows:
-    """Which rows of the batch in hand this process has: `total` in all, `own` of them from `first` on."""
+class Shard:
+    """The rows of the current batch that belong to this rank: `own` of `total`, from row `first`."""
 
     first: int
     own: int
     total: int
 
 
-_rows: Rows | None = None  # like torch's generator a state of the process: dropout deep in a model asks for it
+_shard: Shard | None = None  # process-wide, like torch's generator: dropout deep inside a model reads it
 
 
-def count() -> int:
-    """How many processes work together."""
+def world_size() -> int:
+    """Number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def number() -> int:
-    """Which one this is, from 0."""
+def rank() -> int:
+    """This process's number, 0…world_size − 1."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def own_rows(batches: Iterable[Parts]) -> Iterator[Parts]:
-    """This process's rows of each batch. A batch with fewer rows than processes is computed by all of them."""
-    global _rows
+def shard_batches(batches: Iterable[BatchParts]) -> Iterator[BatchParts]:
+    """This rank's rows of each batch. A batch with fewer rows than ranks is computed whole by every rank."""
+    global _shard
     for batch in batches:
         total = len(batch[0])
-        if count() == 1 or total < count():
+        if world_size() == 1 or total < world_size():
             yield batch
             continue
-        first, end = (total * n // count() for n in (number(), number() + 1))
-        _rows = Rows(first, end - first, total)
+        first, end = (total * n // world_size() for n in (rank(), rank() + 1))
+        _shard = Shard(first, end - first, total)
         yield tuple(part[first:end] for part in batch)
-        _rows = None
+        _shard = None
 
 
-def row_shape(shape: tuple[int, ...]) -> tuple[tuple[int, ...], slice]:
-    """For what shape to draw random numbers for a tensor of this process's rows, and which of them are its own.
+def random_shape(shape: tuple[int, ...]) -> tuple[tuple[int, ...], slice]:
+    """Shape in which to draw random numbers so that all ranks use one stream, and the slice of it that is this rank's.
 
-    Of what does not go by the batch's rows, everything.
+    A tensor whose first dimension is not the rank's share of the batch is drawn whole.
     """
-    if _rows is None or shape[0] != _rows.own:
+    if _shard is None or shape[0] != _shard.own:
         return shape, slice(None)
-    return (_rows.total, *shape[1:]), slice(_rows.first, _rows.first + _rows.own)
+    return (_shard.total, *shape[1:]), slice(_shard.first, _shard.first + _shard.own)
 
 
-def mean(values: Tensor, known: Tensor | None = None) -> Tensor:
-    """The mean of all processes' values, or of those that are `known`. values: (n,), known: (n,) bool → scalar.
+def mean_across_ranks(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over the values of all ranks, or over those that `mask` selects. values: (n,), mask: (n,) bool → scalar.
 
-    The value is this process's part, so scaled that values and gradients *averaged* over the processes, as
-    DistributedDataParallel does with gradients, are those of the whole mean.
+    Returns this rank's sum, divided by the global count and multiplied by the world size: DistributedDataParallel
+    *averages* gradients over ranks, and the average of these terms is the global mean.
     """
-    if known is None:
-        known = torch.ones_like(values, dtype=torch.bool)
-    total, everyone = torch.where(known, values, 0).sum(), known.sum()
-    return total * count() / summed(everyone)
+    if mask is None:
+        mask = torch.ones_like(values, dtype=torch.bool)
+    total, count = torch.where(mask, values, 0).sum(), mask.sum()
+    return total * world_size() / all_reduce_sum(count)
 
 
-def gathered(rows: Tensor) -> Tensor:
-    """The rows of all processes, in the processes' order. rows: (n, …), n may differ → (Σ n, …).
+def all_gather_rows(rows: Tensor) -> Tensor:
+    """Rows of all ranks, in rank order. rows: (n, …), where n may differ between ranks → (Σ n, …).
 
-    Gradients reach this process's own rows, `count()`-fold: where every process computes the same loss of the gathered
-    rows, the gradients averaged over the processes are that loss's gradients.
+    Only this rank's rows carry gradient, scaled by world size, so that DDP's averaging of gradients gives the gradient
+    of a loss over all rows.
     """
-    if count() == 1:
+    if world_size() == 1:
         return rows
-    sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(count())]
+    sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world_size())]
     dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
     lengths = [int(size) for size in sizes]
     padded = rows.new_zeros(max(lengths), *rows.shape[1:])
@@ -94,40 +94,40 @@ def gathered(rows: Tensor) -> Tensor:
     dist.all_gather(received, padded)
     parts = [part[:length] for part, length in zip(received, lengths, strict=True)]
     if rows.requires_grad:
-        parts[number()] = rows * count() - rows.detach() * (count() - 1)
+        parts[rank()] = rows * world_size() - rows.detach() * (world_size() - 1)
     return torch.cat(parts)
 
 
-def distinct(items: Tensor) -> Different:
-    """The different items of all processes' rows, and where this process's are. items: (…)."""
-    if count() == 1:
-        return different(items)
-    everything = gathered(items.flatten()).unique()
-    where = torch.searchsorted(everything, items.contiguous())
-    return Different(everything, where, torch.ones_like(everything, dtype=torch.bool))
+def unique_across_ranks(items: Tensor) -> UniqueItems:
+    """Unique items of all ranks' tensors, and the index of each of this rank's items among them. items: (…)."""
+    if world_size() == 1:
+        return unique_items(items)
+    unique = all_gather_rows(items.flatten()).unique()
+    inverse = torch.searchsorted(unique, items.contiguous())
+    return UniqueItems(unique, inverse, torch.ones_like(unique, dtype=torch.bool))
 
 
-def united(parts: list[tuple[Tensor, Tensor]], total: int) -> Tensor:
-    """A matrix whose rows the processes have made between them. parts: [(rows' numbers (n,), rows (n, width))].
+def gather_matrix(parts: list[tuple[Tensor, Tensor]], total: int) -> Tensor:
+    """Assemble a matrix of which each rank has computed some rows. parts: [(row indices (n,), rows (n, width))].
 
-    → (total, width), the same in all of them.
+    → (total, width) float32 in main memory, the same on all ranks.
     """
     width = torch.tensor(max((rows.shape[1] for _, rows in parts), default=0))
-    if count() > 1:
+    if world_size() > 1:
         dist.all_reduce(width, dist.ReduceOp.MAX)
-    whole = torch.zeros(total, int(width))
-    for numbers, rows in parts:
-        whole[numbers] = rows.float().cpu()
-    return summed(whole)
+    matrix = torch.zeros(total, int(width))
+    for indices, rows in parts:
+        matrix[indices] = rows.float().cpu()
+    return all_reduce_sum(matrix)
 
 
-def summed(tensor: Tensor) -> Tensor:
-    """The sum over the processes, in place."""
-    if count() > 1:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum over ranks, in place."""
+    if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def from_first(value: Any) -> Any:
-    """What the first process passes, in all of them."""
-    return broadcast_object_list([value])[0] if count() > 1 else value
+def broadcast_from_main(value: Any) -> Any:
+    """The value that rank 0 passes, on all ranks."""
+    return broadcast_object_list([value])[0] if world_size() > 1 else value

@@ -1,20 +1,20 @@
-"""Where what training reads again and again stands, on the card when there is room, and how the rest gets there."""
+"""Where data that is read every step is kept: in GPU memory if it fits, else in main memory, copied per batch."""
 
 import torch
 from torch import Tensor
 
-SHARE = 4  # of a card's free memory, at most one part in so many
+SHARE = 4  # data may take at most 1 / SHARE of the GPU's free memory
 
 
-def residence(size: int, device: torch.device) -> torch.device:
-    """The device itself for data of `size` bytes, or main memory when a card has too little free for it."""
+def choose_placement(size: int, device: torch.device) -> torch.device:
+    """`device` itself for data of `size` bytes, or the CPU when a GPU has too little free memory for it."""
     if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] // SHARE:
         return torch.device("cpu")
     return device
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device; to a card out of pinned memory, as only then neither the host nor the card waits."""
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device; to a GPU asynchronously, which only works out of pinned memory."""
     if device.type in ("cpu", "mps") or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

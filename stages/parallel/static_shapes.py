@@ -1,8 +1,7 @@
-"""What is picked by its value, without waiting for a card.
+"""Data-dependent shapes without a GPU sync.
 
-How many positions have a target, or how many items of a batch are different, depends on the numbers. A CPU knows them.
-On a card asking would stop the host until all work so far is done, so there the result keeps the size of what it is
-picked from, and says which of it is real.
+`x[mask]` and `unique()` have sizes that the host only knows once the kernel has run, so that on CUDA it would wait for
+all work queued so far. On the CPU we compact; on other devices we return fixed-size outputs and a validity mask.
 """
 
 from typing import NamedTuple
@@ -12,36 +11,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class Different(NamedTuple):
-    """The different items of a tensor, ascending.
+class UniqueItems(NamedTuple):
+    """The unique items of a tensor, ascending.
 
-    items: (n,). where: in the tensor's shape, each one's place in `items`. real: (n,) bool; what is not repeats the
-    last item, to fill up.
+    items: (n,). inverse: in the input's shape, the index in `items` of each element. valid: (n,) bool; entries that
+    are not valid repeat the last item as padding.
     """
 
     items: Tensor
-    where: Tensor
-    real: Tensor
+    inverse: Tensor
+    valid: Tensor
 
 
-def different(items: Tensor) -> Different:
-    """Each item once. items: (…) → n is the number of different ones on a CPU, of all on a card."""
+def unique_items(items: Tensor) -> UniqueItems:
+    """Each item once. items: (…) → n is the number of unique items on the CPU, of all elements elsewhere."""
     if items.device.type == "cpu":
-        values, where = items.unique(return_inverse=True)
-        return Different(values, where, torch.ones_like(values, dtype=torch.bool))
+        values, inverse = items.unique(return_inverse=True)
+        return UniqueItems(values, inverse, torch.ones_like(values, dtype=torch.bool))
     ordered, order = items.flatten().sort()
-    number = F.pad(ordered[1:] != ordered[:-1], (1, 0)).cumsum(0)  # of its value among the different ones
-    first = torch.searchsorted(number, torch.arange(len(number), device=items.device))  # where each of them begins
-    real = first < len(number)
-    return Different(ordered[first.clamp(max=len(number) - 1)], number[order.argsort()].view(items.shape), real)
+    index = F.pad(ordered[1:] != ordered[:-1], (1, 0)).cumsum(0)  # of each element's value among the unique ones
+    first = torch.searchsorted(index, torch.arange(len(index), device=items.device))  # where each unique value begins
+    valid = first < len(index)
+    return UniqueItems(ordered[first.clamp(max=len(index) - 1)], index[order.argsort()].view(items.shape), valid)
 
 
-def at_targets(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The states after which something is to be predicted, and what. states: (B, L, D), targets: (B, L), 0 = nothing.
+def select_targets(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """States of the positions that have a target, and those targets. states: (B, L, D), targets: (B, L), 0 = none.
 
-    → (P, D), (P,); on a card of all positions, still with 0 where there is no target.
+    → (P, D), (P,); off the CPU all B · L positions, with 0 where there is no target.
     """
     if targets.device.type == "cpu":
-        wanted = targets > 0
-        return states[wanted], targets[wanted]
+        mask = targets > 0
+        return states[mask], targets[mask]
     return states.flatten(0, 1), targets.flatten()

@@ -20,7 +20,7 @@ STOPS = "，。！？；：、”’）》」』!?,.;:"
 NAMES = {"sicsrec": "SICSRec", "id_encoder": "ID encoder"}
 
 
-class Covers:
+class CoverArchive:
     """Covers of a dataset by raw id; an item without a readable one has none."""
 
     def __init__(self, archive: Path) -> None:
@@ -48,7 +48,7 @@ def wrapped(title: str) -> str:
     return "\n".join(lines)
 
 
-def draw_cases(cases: pl.DataFrame, items: pl.DataFrame, covers: Covers, title: str, path: Path) -> None:
+def draw_cases(cases: pl.DataFrame, items: pl.DataFrame, covers: CoverArchive, title: str, path: Path) -> None:
     """cases: history, target, and a list column a model; items: raw_id and the `title` column, row i − 1 is item i."""
     models = [name for name in cases.columns if name not in ("user", "history", "target")]
     shown = max((len(row[name]) for row in cases.iter_rows(named=True) for name in models), default=0)

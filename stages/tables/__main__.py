@@ -15,14 +15,14 @@ from ruamel.yaml import YAML
 from stages.errors import InputError, run_stage
 from stages.files import atomic, write_json
 from stages.params import load_params
+from stages.tables.archive import archive_run, archived_runs
+from stages.tables.experiments import Finished, chosen, finished_experiments, flat
 from stages.tables.markdown import TESTED
 from stages.tables.rows import TABLES
-from stages.tables.experiments import Finished, chosen, finished_experiments, flat
 from stages.tables.summary import as_markdown, build, one_a_seed, read_runs
-from stages.tables.archive import keep, kept_runs
 
 FOLDER = Path("metrics/tables")
-KEPT = Path("metrics/runs")
+ARCHIVE = Path("metrics/runs")
 FIGURES = Path("metrics/figures")
 
 
@@ -38,12 +38,12 @@ def main() -> None:
     parser.add_argument("name", choices=TABLES)
     parser.add_argument("where", nargs="*", metavar="KEY=VALUE", help="which experiments are meant")
     parser.add_argument("--all-commits", action="store_true", help="also the experiments of other commits")
-    parser.add_argument("--fresh", action="store_true", help=f"leave out what {KEPT}/ keeps")
+    parser.add_argument("--fresh", action="store_true", help=f"leave out what {ARCHIVE}/ keeps")
     options = parser.parse_args()
     table, params = TABLES[options.name], load_params()
 
     experiments: list[Finished] = [*finished_experiments(options.all_commits)]
-    experiments += [] if options.fresh else kept_runs(KEPT)
+    experiments += [] if options.fresh else archived_runs(ARCHIVE)
     ours = flat(YAML(typ="safe").load(Path("params.yaml")))
     found = chosen(experiments, table.rows, conditions(options.where), ours)
     datasets = {experiment.params["dataset"] for group in found.values() for experiment in group}
@@ -56,7 +56,7 @@ def main() -> None:
 
     for row, group in used:
         for experiment in group:
-            keep(experiment, row.system, KEPT)
+            archive_run(experiment, row.system, ARCHIVE)
     write_json(FOLDER / f"{options.name}_{dataset}.json", result)
     with atomic(FOLDER / f"{options.name}_{dataset}.md") as temporary:
         temporary.write_text(as_markdown(result), encoding="utf-8")

@@ -15,7 +15,7 @@ RANKS = ("rank", "rank_filtered")  # of each user's test item, in the order of u
 
 
 @dataclass(frozen=True)
-class KeptRun:
+class ArchivedRun:
     """One system's ranks out of one experiment. commit: whose code it ran; params: by dotted key, those compared."""
 
     path: Path
@@ -37,9 +37,9 @@ class KeptRun:
         return self.trained
 
 
-def keep(run: Finished, system: str, folder: Path) -> None:
+def archive_run(run: Finished, system: str, folder: Path) -> None:
     """Write what the system's run measured to a file of `folder`; a run with the same params takes its place."""
-    if isinstance(run, KeptRun) or (ranks := run.ranks(system)) is None:
+    if isinstance(run, ArchivedRun) or (ranks := run.ranks(system)) is None:
         return
     params = {key: value for key, value in run.params.items() if key == "seed" or key not in NOT_COMPARED}
     digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8]
@@ -49,10 +49,10 @@ def keep(run: Finished, system: str, folder: Path) -> None:
         frame.write_parquet(temporary, compression="zstd", metadata={"run": json.dumps(about, sort_keys=True)})
 
 
-def kept_runs(folder: Path) -> list[KeptRun]:
+def archived_runs(folder: Path) -> list[ArchivedRun]:
     """Every run that `folder` holds."""
     runs = []
     for path in sorted(folder.glob("*/*.parquet")):
         about = json.loads(pl.read_parquet_metadata(path)["run"])
-        runs.append(KeptRun(path, about["system"], about["commit"], about["params"], about["epochs"]))
+        runs.append(ArchivedRun(path, about["system"], about["commit"], about["params"], about["epochs"]))
     return runs

@@ -7,7 +7,7 @@ import numpy as np
 
 from stages.tables.markdown import SIGNIFICANT, TESTED, p_cell
 from stages.tables.paper import paper_values
-from stages.training.ranking import mean_metrics, per_user_metrics
+from stages.training.metrics import mean_metrics, per_user_metrics
 from stages.training.statistics import holm, paired_p_value
 
 OURS = "sicsrec"

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.training.ranking import mean_metrics
+from stages.training.metrics import mean_metrics
 
 LENGTHS = {"1-4": (1, 4), "5-9": (5, 9), "10-19": (10, 19), "20+": (20, None)}  # items known before the test item
 HEAD = 0.2  # the share of items that counts as popular

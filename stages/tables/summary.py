@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from stages.errors import InputError
-from stages.tables.markdown import SIGNIFICANT, TESTED, p_cell
-from stages.tables.rows import Table
 from stages.tables.experiments import Finished, NotInCache
+from stages.tables.markdown import SIGNIFICANT, TESTED, p_cell
 from stages.tables.paper import paper_values
-from stages.training.ranking import per_user_metrics
+from stages.tables.rows import Table
+from stages.training.metrics import per_user_metrics
 from stages.training.statistics import holm, paired_p_value
 
 PROTOCOLS = {"kept": "rank", "filtered": "rank_filtered"}  # viewed items kept (the paper's), or left out

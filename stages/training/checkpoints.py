@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -15,6 +16,8 @@ from stages.errors import InputError
 from stages.files import atomic, cache_folder
 
 CODE = Path(__file__).parents[1]
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def save_model(path: Path, model: nn.Module) -> None:
@@ -37,6 +40,16 @@ def load_weights(path: Path, model: nn.Module) -> None:
     """Fill `model` with the file's weights; every name and shape has to fit."""
     with safe_open(path, framework="pt") as file:
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
+
+
+def load_model(path: Path, kind: Callable[[Any], Model], config: Callable[..., Any]) -> Model:
+    """The model that `save_model` wrote, in evaluation mode. kind, config: its class and its configuration's.
+
+    Raises InputError when the file is missing.
+    """
+    model = kind(config(**read_config(path)))
+    load_weights(path, model)
+    return model.eval()
 
 
 def state_path(stage: str, settings: Any, inputs: list[Path]) -> Path:

@@ -14,16 +14,16 @@ from dvclive import Live
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stages.parallel import distributed
 from stages.errors import InputError
-from stages.files import atomic, is_first_process
-from stages.parallel.placement import sent
+from stages.files import atomic, is_main_process
+from stages.parallel import distributed
 from stages.parallel.device import has_bfloat16
+from stages.parallel.placement import to_device
 
 SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats at most about this much
 RATE = "positions_per_second"  # a live curve only: .dvcignore keeps it out of hashes, as no two runs have the same
 
-Batches = Callable[[int], Iterable[processes.Parts]]  # the epoch's number → its batches
+Batches = Callable[[int], Iterable[distributed.BatchParts]]  # the epoch's number → its batches
 Validate = Callable[[], dict[str, float]]
 
 
@@ -76,7 +76,7 @@ def fit(
     curves: folder for DVCLive's files. state: where an interrupted run is kept; the same call goes on from there, to
     the same bits, because every epoch starts from a seed of its own. Raises InputError when the loss is not finite.
     A batch's tensors are sent to the device, arrays of NumPy stay in main memory.
-    Under a launcher of several processes each computes its rows of the batches (see `processes`), and the first writes.
+    With several ranks each computes its shard of the batches (see parallel/distributed.py), and rank 0 writes.
     """
     model.to(device)
     accelerator = _accelerator(device)
@@ -84,11 +84,11 @@ def fit(
     trainable = groups or [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=plan.learning_rate, fused=device.type in ("cpu", "cuda"))
     outcome, best_weights = Outcome([], 0, float("-inf")), _copied(model)
-    if kept := processes.from_first(_load(state)):
-        outcome, best_weights = _resume(kept, model, optimizer, device)
+    if saved_state := distributed.broadcast_from_main(_load(state)):
+        outcome, best_weights = _resume(saved_state, model, optimizer, device)
     started, resumed = time.monotonic(), len(outcome.rows)
     saved = started
-    first = is_first_process()
+    first = is_main_process()
     with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if first else nullcontext() as live:
         for row in outcome.rows:
             _log(live, row, plan)
@@ -134,7 +134,7 @@ def _accelerator(device: torch.device) -> Accelerator:
 
 def _train_epoch(
     step: nn.Module,
-    batches: Iterable[processes.Parts],
+    batches: Iterable[distributed.BatchParts],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     device: torch.device,
@@ -144,7 +144,7 @@ def _train_epoch(
     sums: dict[str, Tensor] = {}
     steps, positions = 0, torch.zeros((), dtype=torch.long, device=device)
     for batch in batches:
-        batch = tuple(sent(part, device) if isinstance(part, Tensor) else part for part in batch)
+        batch = tuple(to_device(part, device) if isinstance(part, Tensor) else part for part in batch)
         positions += (batch[0] > 0).sum()
         with accelerator.autocast():
             terms = step(*batch)
@@ -154,9 +154,9 @@ def _train_epoch(
         steps += 1
         for name, value in terms.items():  # stays on the device: no wait for it inside the epoch
             sums[name] = sums.get(name, 0) + value.detach()
-    totals = processes.summed(torch.stack([total.cpu().double() for total in sums.values()])).tolist()
-    means = {name: total / steps / processes.count() for name, total in zip(sums, totals, strict=True)}
-    return means, int(processes.summed(positions))
+    totals = distributed.all_reduce_sum(torch.stack([total.cpu().double() for total in sums.values()])).tolist()
+    means = {name: total / steps / distributed.world_size() for name, total in zip(sums, totals, strict=True)}
+    return means, int(distributed.all_reduce_sum(positions))
 
 
 def _log(live: Live | None, row: dict[str, float], plan: Plan) -> None:
@@ -193,9 +193,9 @@ def _load(state: Path) -> dict[str, Any] | None:
 
 
 def _resume(
-    kept: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    saved_state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> tuple[Outcome, dict[str, Tensor]]:
-    model.load_state_dict(kept["model"])
-    optimizer.load_state_dict(kept["optimizer"])
-    best_weights = {name: tensor.to(device) for name, tensor in kept["best_weights"].items()}
-    return Outcome(**kept["outcome"]), best_weights
+    model.load_state_dict(saved_state["model"])
+    optimizer.load_state_dict(saved_state["optimizer"])
+    best_weights = {name: tensor.to(device) for name, tensor in saved_state["best_weights"].items()}
+    return Outcome(**saved_state["outcome"]), best_weights

@@ -1,16 +1,15 @@
-"""Full ranking over every item, and the four metrics of the paper (section 4.1)."""
+"""Full ranking: the rank of each user's target among all items, nothing sampled (paper section 4.1)."""
 
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stages.parallel import distributed
 from stages.data.histories import Histories, history_batches, padded_histories
+from stages.parallel import distributed
 
-CUTOFFS = (5, 10)
 USERS_A_BLOCK = 1024
 SCORES_A_BLOCK = 2**25  # fewer users a block in a large catalogue: 128 MB of scores
 
@@ -41,20 +40,9 @@ def rank_targets(scores: Tensor, targets: Tensor, viewed: Tensor) -> tuple[Tenso
     return kept, kept - (above & counts).sum(dim=1)
 
 
-def per_user_metrics(ranks: np.ndarray) -> dict[str, np.ndarray]:
-    """Each user's hit@k and ndcg@k from its relevant item's rank. ranks (users,), 1 = best → {name: (users,)}."""
-    gains = 1 / np.log2(ranks + 1)
-    hits = {f"hit@{k}": (ranks <= k).astype(np.float64) for k in CUTOFFS}
-    return hits | {f"ndcg@{k}": np.where(ranks <= k, gains, 0.0) for k in CUTOFFS}
-
-
-def mean_metrics(ranks: np.ndarray) -> dict[str, float]:
-    """Means over users of hit@5, hit@10, ndcg@5, ndcg@10. ranks (users,), 1 = best."""
-    return {name: float(values.mean()) for name, values in per_user_metrics(ranks).items()}
-
-
-class Ranker(Protocol):
-    """What ranking needs of a model; one whose scores are no dot products has `scores(hidden, item_matrix)` as well."""
+@runtime_checkable
+class RankingModel(Protocol):
+    """What ranking calls. A model whose scores are not dot products also has `scores(hidden, item_matrix)`."""
 
     def last_hidden(self, items: Tensor) -> Tensor: ...
 
@@ -67,7 +55,7 @@ def _dot_products(hidden: Tensor, items: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rank_users(
-    model: Ranker, histories: Histories, targets: np.ndarray, max_length: int, device: torch.device
+    model: RankingModel, histories: Histories, targets: np.ndarray, *, max_length: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank every user's target after its history, in blocks of users, viewed items kept and left out.
 
@@ -79,10 +67,10 @@ def rank_users(
     ranks = torch.zeros(2, len(targets), dtype=torch.int64, device=device)
     size = max(1, min(USERS_A_BLOCK, SCORES_A_BLOCK // items.shape[-2]))
     blocks = history_batches(histories, max_length, size)
-    for users, block in islice(blocks, processes.number(), None, processes.count()):
+    for users, block in islice(blocks, distributed.rank(), None, distributed.world_size()):
         hidden = model.last_hidden(block.to(device))
         wanted = torch.from_numpy(targets[users].astype(np.int64)).to(device)
         viewed = torch.from_numpy(padded_histories(histories, users)).to(device)  # all of it, beyond max_length too
         ranks[:, torch.from_numpy(users).to(device)] = torch.stack(rank_targets(score(hidden, items), wanted, viewed))
-    kept, filtered = processes.summed(ranks).cpu().numpy()
+    kept, filtered = distributed.all_reduce_sum(ranks).cpu().numpy()
     return kept, filtered

@@ -2,12 +2,12 @@
 
 import torch
 
-from stages.training.ranking import Ranker
+from stages.training.ranking import RankingModel
 
 
 @torch.inference_mode()
 def best_items(
-    model: Ranker, history: list[int], top: int, viewed: bool, max_length: int, device: torch.device
+    model: RankingModel, history: list[int], top: int, viewed: bool, max_length: int, device: torch.device
 ) -> tuple[list[int], list[float]]:
     """Numbers and scores of at most `top` items, best first, the history's own only if `viewed`.
 

@@ -16,7 +16,7 @@ def test_operations_are_those_of_the_matrix_products(params):
     data = small_data()
     model, dim = new_sasrec(params, 8), params.dim
     positions = 30 * 3
-    linear = 2 * positions * dim * dim * 6 * params.pretrain.layers  # four projections, two feed-forward layers
+    linear = 2 * positions * dim * dim * 6 * params.sequence.layers  # four projections, two feed-forward layers
     logits = 2 * positions * dim * 8
     assert 3 * (linear + logits) <= epoch_flops(model, params, data) < 4 * (linear + logits)
 

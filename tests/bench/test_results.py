@@ -1,6 +1,6 @@
 import pytest
 
-from stages.bench.results import ROWS, kept, table
+from stages.bench.results import RATIOS, earlier_results, table
 from stages.files import write_json
 
 
@@ -11,17 +11,17 @@ def earlier(tmp_path):
     return path
 
 
-def test_another_run_on_the_same_machine_and_dataset_is_kept(earlier):
-    assert kept(earlier, "set", "cpu")["growth_40k_to_10m"] == 1.5
+def test_results_of_an_earlier_run_on_the_same_machine_and_dataset_stay(earlier):
+    assert earlier_results(earlier, "set", "cpu")["growth_40k_to_10m"] == 1.5
 
 
 @pytest.mark.parametrize(("dataset", "machine"), [("set", "other"), ("other", "cpu")])
 def test_another_machine_or_dataset_starts_afresh(earlier, dataset, machine):
-    assert kept(earlier, dataset, machine) == {"dataset": dataset, "machine": machine}
+    assert earlier_results(earlier, dataset, machine) == {"dataset": dataset, "machine": machine}
 
 
 def test_the_first_run_starts_afresh(tmp_path):
-    assert kept(tmp_path / "none.json", "set", "cpu") == {"dataset": "set", "machine": "cpu"}
+    assert earlier_results(tmp_path / "none.json", "set", "cpu") == {"dataset": "set", "machine": "cpu"}
 
 
 def test_the_table_shows_what_was_measured_and_which_target_is_missed():
@@ -31,5 +31,5 @@ def test_the_table_shows_what_was_measured_and_which_target_is_missed():
         line.split()[0]: line.endswith("missed") for line in lines if line.split()[:1] and line.split()[0] in ratios
     }
     assert missed == {"growth_40k_to_10m": True, "posttrain_vs_pretrain": False, "sft_cached_vs_naive": True}
-    assert not any(row.key in line for line in lines for row in ROWS if row.key not in ratios)
+    assert not any(row.key in line for line in lines for row in RATIOS if row.key not in ratios)
     assert any(line.split() == ["split_seconds", "1"] for line in lines)

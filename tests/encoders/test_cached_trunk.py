@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from stages.encoders.cached_trunk import Tuned
 from stages.encoders.image import load_image_encoder
 from stages.encoders.text import load_text_encoder
-from stages.encoders.cached_trunk import Tuned
 from tests.encoders.test_image import FAMILIES
 from tests.encoders.test_image import saved as saved_image
 from tests.encoders.test_text import MODELS

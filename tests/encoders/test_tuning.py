@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from stages.encoders.cached_trunk import Tuned
 from stages.encoders.image import tiny_image_encoder
 from stages.encoders.text import tiny_text_encoder
-from stages.encoders.cached_trunk import Tuned
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from tests.encoders.test_cached_trunk import TITLES, text_part
 

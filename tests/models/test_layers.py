@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from stages.models.layers import Attention, Encoder, FeedForward, add_lora, dropout, initialise
+from stages.models.layers import Attention, FeedForward, TransformerEncoder, add_lora, dropout, initialise
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5])
@@ -46,7 +46,7 @@ def test_feed_forward_equals_the_equation_written_out():
 
 def test_a_later_item_does_not_change_earlier_outputs():
     torch.manual_seed(0)
-    encoder = Encoder(layers=2, dim=8, heads=2, dropout=0.5).eval()
+    encoder = TransformerEncoder(layers=2, dim=8, heads=2, dropout=0.5).eval()
     x = torch.randn(2, 6, 8)
     changed = x.clone()
     changed[:, 4:] = torch.randn(2, 2, 8)
@@ -56,7 +56,7 @@ def test_a_later_item_does_not_change_earlier_outputs():
 
 def test_low_rank_updates_start_at_the_frozen_weights_and_move_by_b_a():
     torch.manual_seed(0)
-    encoder = Encoder(layers=1, dim=8, heads=2, dropout=0.0)
+    encoder = TransformerEncoder(layers=1, dim=8, heads=2, dropout=0.0)
     initialise(encoder)
     x = torch.randn(2, 3, 8)
     before = encoder(x)
@@ -72,7 +72,7 @@ def test_low_rank_updates_start_at_the_frozen_weights_and_move_by_b_a():
 
 @pytest.mark.parametrize("rank", [1, 4])
 def test_a_low_rank_update_has_that_rank(rank):
-    encoder = Encoder(layers=1, dim=8, heads=2, dropout=0.0)
+    encoder = TransformerEncoder(layers=1, dim=8, heads=2, dropout=0.0)
     add_lora(encoder, rank)
     lora = encoder.blocks[0].feed_forward.inner.parametrizations.weight[0]
     with torch.no_grad():

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stages.models.serving import folded_missrec, folded_sicsrec
 from stages.models.baselines.missrec import MissRec, MissRecConfig
+from stages.models.serving import folded_missrec, folded_sicsrec
 from tests.models.test_sicsrec import CONFIG, HISTORIES, build
 
 
@@ -24,8 +24,11 @@ def test_sicsrec_scores_as_before(changes):
 @pytest.mark.parametrize("widths", [{"text": 6}, {"text": 6, "image": 4}])
 def test_missrec_scores_as_before(widths):
     torch.manual_seed(0)
-    model = MissRec(MissRecConfig(20, 16, 10, widths, True), {name: torch.randn(20, w) for name, w in widths.items()})
-    model.discover_interests(0)
+    model = MissRec(
+        MissRecConfig(items=20, dim=16, max_length=10, widths=widths, use_id=True),
+        {name: torch.randn(20, w) for name, w in widths.items()},
+    )
+    model.start_epoch(0)
     model.eval()
     folded = folded_missrec(model)
     torch.testing.assert_close(folded.last_hidden(HISTORIES), model.last_hidden(HISTORIES))

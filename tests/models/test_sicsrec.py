@@ -31,7 +31,11 @@ def build(config: SicsrecConfig = CONFIG) -> Sicsrec:
 
 def pretrained() -> Sasrec:
     torch.manual_seed(1)
-    return Sasrec(SasrecConfig(ITEMS, DIM, CONFIG.layers, CONFIG.heads, 0.5, CONFIG.max_length)).eval()
+    return Sasrec(
+        SasrecConfig(
+            items=ITEMS, dim=DIM, layers=CONFIG.layers, heads=CONFIG.heads, dropout=0.5, max_length=CONFIG.max_length
+        )
+    ).eval()
 
 
 @pytest.mark.parametrize("use_id", [True, False])

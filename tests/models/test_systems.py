@@ -11,8 +11,8 @@ from stages.data.histories import (
     training_batches_with_users,
     training_windows,
 )
-from stages.models.baselines.missrec import MissRec
-from stages.models.systems import SYSTEMS, Material, Scheme
+from stages.models.baselines.material import Material
+from stages.models.systems import SYSTEMS, Scheme
 
 USERS, ITEMS = 50, 30
 CAUSAL = [name for name, system in SYSTEMS.items() if system.scheme in (Scheme.POSITIONS, Scheme.POSITIONS_WITH_USERS)]
@@ -26,16 +26,21 @@ def histories() -> Histories:
     return Histories(np.concatenate(lists), np.cumsum([0, *map(len, lists)]))
 
 
+def material(**changes: object) -> Material:
+    packed = histories()
+    sizes = {"items": ITEMS, "layers": 1, "heads": 2, "max_length": 10, "seed": 0}
+    return Material(values=packed.values, offsets=packed.offsets, **sizes | changes)
+
+
 def build(name: str, dropout: float = 0.0) -> torch.nn.Module:
-    packed, rng = histories(), np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     vectors = {m: rng.normal(size=(ITEMS, w)).astype(np.float32) for m, w in (("text", 12), ("image", 10))}
     torch.manual_seed(0)
     return SYSTEMS[name].build(
-        Material(
-            ITEMS, 32, 1, 2, dropout, 10, 0, packed.values, packed.offsets,
-            {m: vectors[m] for m in SYSTEMS[name].content}, lambda model: 0.0,
+        material(
+            dim=32, dropout=dropout, vectors={m: vectors[m] for m in SYSTEMS[name].content}, validate=lambda model: 0.0
         )
-    )  # fmt: skip
+    )
 
 
 def batches(name: str, epoch: int):
@@ -64,8 +69,8 @@ def test_the_last_state_alone_is_the_last_of_all_states(name):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_padding_changes_nothing(name):
     model = build(name).eval()
-    if isinstance(model, MissRec):
-        model.discover_interests(0)
+    if hasattr(model, "start_epoch"):
+        model.start_epoch(0)
     plain, padded = (model.last_hidden(torch.tensor([row])) for row in ([3, 1], [3, 1, 0, 0]))
     torch.testing.assert_close(plain, padded)
 
@@ -81,8 +86,8 @@ def test_it_can_learn_fifty_users_by_heart(name):
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
     for epoch in range(40):
-        if isinstance(model, MissRec):
-            model.discover_interests(epoch)
+        if hasattr(model, "start_epoch"):
+            model.start_epoch(epoch)
         model.train()
         for batch in batches(name, epoch):
             loss = model.loss(*batch)["loss"]
@@ -96,8 +101,8 @@ def test_it_can_learn_fifty_users_by_heart(name):
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_parameter_gets_a_gradient(name):
     model = build(name)
-    if isinstance(model, MissRec):
-        model.discover_interests(0)
+    if hasattr(model, "start_epoch"):
+        model.start_epoch(0)
     for batch in batches(name, 0):
         model.loss(*batch)["loss"].backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
@@ -105,8 +110,5 @@ def test_every_parameter_gets_a_gradient(name):
 
 
 def test_itemknn_takes_the_decay_with_the_best_validation():
-    packed = histories()
-    material = Material(
-        ITEMS, 8, 1, 2, 0.0, 10, 0, packed.values, packed.offsets, {}, lambda model: -abs(model.config.decay - 0.6)
-    )
-    assert SYSTEMS["itemknn"].build(material).config.decay == 0.6
+    best = material(dim=8, dropout=0.0, vectors={}, validate=lambda model: -abs(model.config.decay - 0.6))
+    assert SYSTEMS["itemknn"].build(best).config.decay == 0.6

@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from stages.models.baselines.missrec import MissRec
 from stages.models.systems import SYSTEMS
 from stages.training.fit import Step
 from tests.encoders.test_image import saved as saved_image_encoder
@@ -43,8 +42,8 @@ def in_bfloat16() -> Iterator[None]:
     AcceleratorState._reset_state(True)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            for module in ("fit", "device"):
-                patch.setattr(f"stages.training.{module}.has_bfloat16", lambda device: True)
+            for module in ("training.fit", "parallel.device"):
+                patch.setattr(f"stages.{module}.has_bfloat16", lambda device: True)
             yield
     finally:
         AcceleratorState._reset_state(True)
@@ -121,8 +120,8 @@ def model_and_batch(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...
     if name == "sicsrec":
         return test_sicsrec.build(), (test_sicsrec.HISTORIES, test_sicsrec.TARGETS)
     model = build(name)
-    if isinstance(model, MissRec):
-        model.discover_interests(seed=0)
+    if hasattr(model, "start_epoch"):
+        model.start_epoch(seed=0)
     return model, next(batch for batch in batches(name, 0) if (batch[0] == 0).any())
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from stages.parallel import distributed
 from stages.encoders.text import tiny_text_encoder
+from stages.parallel import distributed
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SYSTEMS = ("gru4rec", "bert4rec", "unisrec_t_id")
 NEARLY = ("missrec_tv_id", "llmesr_t_id")  # rounding can tip a cluster, and teachers draw for themselves
 STAGES = ("sft", "embed", "pretrain", "posttrain", "evaluate", *(f"baseline:{name}" for name in (*SYSTEMS, *NEARLY)))
@@ -100,10 +100,10 @@ def test_one_process_writes(folders):
 
 def test_a_mean_over_one_process_is_a_mean():
     values = torch.tensor([1.0, 2.0, 6.0])
-    assert processes.mean(values) == 3
+    assert distributed.mean_across_ranks(values) == 3
 
 
 def test_random_numbers_of_a_batch_are_drawn_for_all_its_rows(monkeypatch):
-    monkeypatch.setattr(processes, "_rows", processes.Rows(first=2, own=3, total=8))
-    assert processes.row_shape((3, 5)) == ((8, 5), slice(2, 5))
-    assert processes.row_shape((4, 5)) == ((4, 5), slice(None))
+    monkeypatch.setattr(distributed, "_shard", distributed.Shard(first=2, own=3, total=8))
+    assert distributed.random_shape((3, 5)) == ((8, 5), slice(2, 5))
+    assert distributed.random_shape((4, 5)) == ((4, 5), slice(None))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from stages.pictures.alignment import draw_alignment
-from stages.pictures.cases import Covers, draw_cases, wrapped
+from stages.pictures.cases import CoverArchive, draw_cases, wrapped
 from stages.pictures.figure import writable
 
 ITEMS = pl.DataFrame({"raw_id": ["v1", "v2", "v3", "v4"], "title": ["红烧肉的做法", "Noodles", "", "Tea"]})
@@ -16,13 +16,13 @@ CASES = pl.DataFrame({"user": [7], "history": [[1, 2]], "target": [3], "sicsrec"
 
 
 @pytest.fixture
-def covers(tmp_path: Path) -> Covers:
+def covers(tmp_path: Path) -> CoverArchive:
     red = BytesIO()
     Image.new("RGB", (20, 10), "red").save(red, "JPEG")
     with zipfile.ZipFile(tmp_path / "cover.zip", "w") as file:
         file.writestr("v1.jpg", red.getvalue())
         file.writestr("v2.jpg", b"not a picture")
-    return Covers(tmp_path / "cover.zip")
+    return CoverArchive(tmp_path / "cover.zip")
 
 
 def pixels(path: Path) -> set[tuple[int, ...]]:
@@ -42,7 +42,7 @@ def test_a_cover_that_is_there_and_readable_is_had(covers, tmp_path):
     assert covers.get("v1").size == (20, 10)
     assert covers.get("v2") is None
     assert covers.get("v3") is None
-    assert Covers(tmp_path / "none.zip").get("v1") is None
+    assert CoverArchive(tmp_path / "none.zip").get("v1") is None
 
 
 def test_cases_show_covers_and_frame_the_true_item(covers, tmp_path):

@@ -5,8 +5,8 @@ import pytest
 from dvc.api import DVCFileSystem
 
 from stages.errors import InputError
-from stages.tables.rows import TABLES
 from stages.tables.experiments import Experiment, chosen, flat
+from stages.tables.rows import TABLES
 from tests.clone import commit, run
 
 BASE = {"dataset": "sample", "seed": 1, "alpha": 0.2, "without": [], "text_encoder": "google-bert/bert-base-chinese"}

@@ -4,8 +4,8 @@ import pytest
 from dvc.utils.hydra import get_hydra_sweeps
 from ruamel.yaml import YAML
 
-from stages.tables.rows import OURS, TABLES
 from stages.tables.experiments import Experiment, flat
+from stages.tables.rows import OURS, TABLES
 from tests.clone import ROOT
 from tests.tables.every_line import readme_lines
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from stages.tables.rows import TABLES
 from stages.tables.paper import PAPER, paper_values
+from stages.tables.rows import TABLES
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from stages.errors import InputError
 from stages.tables.rows import TABLES
 from stages.tables.summary import Runs, as_markdown, build, read_runs
-from stages.training.ranking import per_user_metrics
+from stages.training.metrics import per_user_metrics
 
 RNG = np.random.default_rng(0)
 GOOD = {seed: RNG.integers(1, 15, size=300) for seed in (1, 2, 3)}

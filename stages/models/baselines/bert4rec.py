@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.parallel import distributed
-from stages.models.layers import Encoder, NormDropout, initialise, last_position
+from stages.models.baselines.material import Material
+from stages.models.layers import NormDropout, TransformerEncoder, initialise, last_position
 from stages.models.softmax import Sampler, next_item_loss
-from stages.parallel.static_shapes import at_targets
+from stages.parallel import distributed
+from stages.parallel.static_shapes import select_targets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bert4RecConfig:
     items: int  # N
     dim: int  # D
@@ -34,7 +35,7 @@ class Bert4Rec(nn.Module):
         self.item_embedding = nn.Embedding(c.items + 2, c.dim)  # row 0 is padding, the last one the mask
         self.position_embedding = nn.Embedding(c.max_length + 1, c.dim)
         self.input = NormDropout(c.dim, c.dropout)
-        self.encoder = Encoder(c.layers, c.dim, c.heads, c.dropout)
+        self.encoder = TransformerEncoder(c.layers, c.dim, c.heads, c.dropout)
         self.head = nn.Sequential(nn.Linear(c.dim, c.dim), nn.GELU(), nn.LayerNorm(c.dim, eps=1e-12))
         self.item_bias = nn.Parameter(torch.zeros(c.items))
         self.sampler: Sampler | None = None  # of negatives; None: all items are
@@ -59,7 +60,7 @@ class Bert4Rec(nn.Module):
     def cloze(self, items: Tensor) -> Tensor:
         """Which items to hide: a share of each row's, at least one; in some rows the last alone. (B, L) → bool."""
         real = items > 0
-        (rows, length), own = processes.row_shape(items.shape)
+        (rows, length), own = distributed.random_shape(items.shape)
         hidden = real & (torch.rand(rows, length, device=items.device)[own] < self.config.mask_share)
         last = torch.arange(items.shape[1], device=items.device) == real.sum(dim=1, keepdim=True) - 1
         only_last = torch.rand(rows, 1, device=items.device)[own] < self.config.last_share
@@ -74,7 +75,9 @@ class Bert4Rec(nn.Module):
         ends = (items > 0).sum(dim=1)
         whole[torch.arange(len(items), device=items.device), ends] = last_position(targets, items)
         masked = self.cloze(whole)
-        states, answers = at_targets(self.hidden(whole.masked_fill(masked, self.mask)), whole.masked_fill(~masked, 0))
+        states, answers = select_targets(
+            self.hidden(whole.masked_fill(masked, self.mask)), whole.masked_fill(~masked, 0)
+        )
         return {"loss": next_item_loss(states, answers, self.candidates, self.sampler)}
 
     @torch.no_grad()
@@ -83,3 +86,9 @@ class Bert4Rec(nn.Module):
         asked = F.pad(items, (0, 1))
         asked[torch.arange(len(items), device=items.device), (items > 0).sum(dim=1)] = self.mask
         return last_position(self.hidden(asked), asked)
+
+
+def build(material: Material) -> Bert4Rec:
+    """An untrained BERT4Rec."""
+    m = material
+    return Bert4Rec(Bert4RecConfig(items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, max_length=m.max_length))

@@ -1,18 +1,19 @@
 """SASRec's encoder over item vectors of any origin, scored by cosine: what UniSRec and VQ-Rec have in common."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.parallel import distributed
-from stages.models.layers import Encoder, NormDropout
+from stages.models.layers import NormDropout, TransformerEncoder
 from stages.models.softmax import Sampler, next_item_loss
-from stages.parallel.static_shapes import at_targets, different
+from stages.parallel import distributed
+from stages.parallel.static_shapes import select_targets, unique_items
 
 
+@runtime_checkable
 class CosineConfig(Protocol):
     """What is needed of a model's configuration."""
 
@@ -33,7 +34,7 @@ class CosineSequenceModel(nn.Module, ABC):
         self.config = config
         self.position_embedding = nn.Embedding(config.max_length, config.dim)
         self.input = NormDropout(config.dim, config.dropout)
-        self.encoder = Encoder(config.layers, config.dim, config.heads, config.dropout)
+        self.encoder = TransformerEncoder(config.layers, config.dim, config.heads, config.dropout)
         self.sampler: Sampler | None = None  # of negatives; None: all items are
 
     @abstractmethod
@@ -43,7 +44,7 @@ class CosineSequenceModel(nn.Module, ABC):
     def embedded(self, items: Tensor) -> Tensor:
         """What the encoder reads. items: (B, L) → (B, L, D)."""
         # in training those of all processes, which then draw the same noise for an item
-        distinct, where, _ = processes.distinct(items) if self.training else different(items)
+        distinct, where, _ = distributed.unique_across_ranks(items) if self.training else unique_items(items)
         return self.input(
             F.embedding(where, self.item_vectors(distinct)) + self.position_embedding.weight[: items.shape[1]]
         )
@@ -64,7 +65,7 @@ class CosineSequenceModel(nn.Module, ABC):
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of cosine / τ at every target position. items, targets: (B, L), 0 = no target."""
-        states, answers = at_targets(self.hidden(items), targets)
+        states, answers = select_targets(self.hidden(items), targets)
         return {"loss": next_item_loss(states / self.config.tau, answers, self.candidates, self.sampler)}
 
     @torch.no_grad()

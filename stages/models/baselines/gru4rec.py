@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stages.models.baselines.material import Material
 from stages.models.layers import dropout, last_position
 from stages.models.softmax import Sampler, next_item_loss
-from stages.parallel.static_shapes import at_targets
+from stages.parallel.static_shapes import select_targets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gru4RecConfig:
     items: int  # N
     dim: int  # D
@@ -47,10 +48,15 @@ class Gru4Rec(nn.Module):
 
     def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy at every target position. items, targets: (B, L), 0 = no target."""
-        states, answers = at_targets(self.hidden(items), targets)
+        states, answers = select_targets(self.hidden(items), targets)
         return {"loss": next_item_loss(states, answers, self.candidates, self.sampler)}
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:
         """State after each row's last item. items: (B, L) → (B, D)."""
         return last_position(self.hidden(items), items)
+
+
+def build(material: Material) -> Gru4Rec:
+    """An untrained GRU4Rec."""
+    return Gru4Rec(Gru4RecConfig(items=material.items, dim=material.dim))

@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stages.models.baselines.material import Material
+
 WINDOW = 5
 BACKWARD = 0.5
 POPULARITY_EXPONENT = 0.3
+DECAYS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of which the one that validates best is taken
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ItemKnnConfig:
     items: int  # N
     decay: float  # weight of a history's item relative to the one after it
@@ -57,3 +60,10 @@ class ItemKnn(nn.Module):
     def item_matrix(self) -> Tensor:
         """Row j − 1: what each history item gives candidate j. → (N, N)."""
         return self.similarity.T
+
+
+def build(material: Material) -> ItemKnn:
+    """ItemKNN with the decay that validates best."""
+    m = material
+    similarity = similarities(m.values, m.offsets, m.items)
+    return max((ItemKnn(ItemKnnConfig(items=m.items, decay=decay), similarity) for decay in DECAYS), key=m.validate)

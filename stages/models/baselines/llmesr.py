@@ -14,16 +14,17 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
-from stages.parallel import distributed
+from stages.models.baselines.material import Material
 from stages.models.layers import attend, dropout, last_position
 from stages.models.softmax import Sampler, next_item_loss
-from stages.parallel.placement import sent
-from stages.parallel.static_shapes import at_targets, different
+from stages.parallel import distributed
+from stages.parallel.placement import to_device
+from stages.parallel.static_shapes import select_targets, unique_items
 
 LENGTH_CLASSES = 32  # of the neighbours' histories
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LlmEsrConfig:
     items: int  # N
     dim: int  # D of each view
@@ -159,7 +160,7 @@ class LlmEsr(nn.Module):
 
         last: only after each row's last item, (B, 1, 2 D).
         """
-        distinct, where, _ = different(items)
+        distinct, where, _ = unique_items(items)
         positions = self.position_embedding.weight[: items.shape[1]]
         ids, semantic = (
             dropout(F.embedding(where, v) * self.config.dim**0.5 + positions, self.config.dropout, self.training)
@@ -184,7 +185,7 @@ class LlmEsr(nn.Module):
         items, targets: (B, L), 0 = padding, no target; users: (B,) whose rows these are, in main memory.
         """
         states = self.hidden(items)
-        ce = next_item_loss(*at_targets(states, targets), self.candidates, self.sampler)
+        ce = next_item_loss(*select_targets(states, targets), self.candidates, self.sampler)
         distilled = self.distil(last_position(states, items), torch.from_numpy(users))
         return {"loss": ce + self.config.distillation * distilled, "ce": ce, "distillation": distilled}
 
@@ -194,8 +195,8 @@ class LlmEsr(nn.Module):
         states: (B, 2 D), users: (B,) in main memory.
         """
         distinct, where = self.neighbours[users].unique(return_inverse=True)  # (n,), (B, K)
-        taught = self.teachers(distinct)[sent(where, states.device)].mean(dim=1)
-        return processes.mean((states - taught).square().mean(dim=1))
+        taught = self.teachers(distinct)[to_device(where, states.device)].mean(dim=1)
+        return distributed.mean_across_ranks((states - taught).square().mean(dim=1))
 
     @torch.no_grad()
     def teachers(self, users: Tensor) -> Tensor:
@@ -203,12 +204,21 @@ class LlmEsr(nn.Module):
         lengths, device = self.lengths[users], self.histories.device
         order = lengths.argsort(stable=True)
         states = [
-            self.last_hidden(self.histories[sent(users[part], device), : lengths[part].max()])
+            self.last_hidden(self.histories[to_device(users[part], device), : lengths[part].max()])
             for part in order.chunk(LENGTH_CLASSES)
         ]
-        return torch.cat(states)[sent(order.argsort(), device)]
+        return torch.cat(states)[to_device(order.argsort(), device)]
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:
         """State after each row's last item. items: (B, L) → (B, 2 D)."""
         return self.hidden(items, last=True)[:, 0]
+
+
+def build(material: Material) -> LlmEsr:
+    """An untrained LLM-ESR; its ID embeddings start from the content vectors' principal components."""
+    m = material
+    config = LlmEsrConfig(items=m.items, dim=m.dim, max_length=m.max_length, widths=m.widths)
+    near = similar_users(np.concatenate(list(m.vectors.values()), axis=1), m.values, m.offsets, config.neighbours)
+    start = collaborative_start(m.vectors, m.dim, m.seed)
+    return LlmEsr(config, m.vectors, start, near, last_inputs(m.values, m.offsets, m.max_length))

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
-from stages.parallel import distributed
-from stages.models.layers import FeedForward, NormDropout, initialise, last_position
 from stages.models.baselines.lean import SingleQueryAttention, TableAttention
-from stages.parallel.static_shapes import different
+from stages.models.baselines.material import Material
+from stages.models.layers import FeedForward, NormDropout, initialise, last_position
+from stages.parallel import distributed
+from stages.parallel.static_shapes import unique_items
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MissRecConfig:
     items: int  # N
     dim: int  # D
@@ -70,8 +71,8 @@ class MissRec(nn.Module):
         return torch.arange(1, self.config.items + 1, device=self.interests.device)
 
     @torch.no_grad()
-    def discover_interests(self, seed: int) -> None:
-        """Cluster all items' adapted vectors; each cluster is an interest (at the start of every epoch)."""
+    def start_epoch(self, seed: int) -> None:
+        """Cluster all items' adapted vectors; each cluster is an interest."""
         points = torch.cat(self.adapted(self._all_items())).cpu().numpy()
         clusters = MiniBatchKMeans(
             self.config.interests, init="random", n_init=1, max_iter=5, random_state=seed,
@@ -89,13 +90,13 @@ class MissRec(nn.Module):
     def encode_interests(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder output of each row's interests, and which are real. items: (B, L) → (B, I, D), (B, I)."""
         tokens = self.interest_tokens(items)
-        distinct, where, _ = different(tokens)
+        distinct, where, _ = unique_items(tokens)
         attended = self.interest_attention(self.interests[distinct], where, visible=tokens > 0)
         return self.encoder_norm(self.interest_feed_forward(attended)), tokens > 0
 
     def decode(self, items: Tensor, memory: Tensor, real: Tensor) -> Tensor:
         """Unit state at each row's last item, which sees the whole row. items: (B, L) → (B, D)."""
-        distinct, where, _ = different(items)
+        distinct, where, _ = unique_items(items)
         vectors = torch.stack(self.adapted(distinct)).sum(dim=0)
         if self.config.use_id:
             vectors = vectors + self.item_embedding(distinct)
@@ -130,12 +131,19 @@ class MissRec(nn.Module):
         """
         memory, real = self.encode_interests(items)
         scores = self.scores(self.decode(items, memory, real), self.item_matrix()) / self.config.tau
-        ce = processes.mean(F.cross_entropy(scores, last_position(targets, items) - 1, reduction="none"))
+        ce = distributed.mean_across_ranks(F.cross_entropy(scores, last_position(targets, items) - 1, reduction="none"))
         pooled = (memory * real[..., None]).sum(dim=1) / real.sum(dim=1, keepdim=True)
-        regulariser = processes.mean(pooled.square().mean(dim=1))
+        regulariser = distributed.mean_across_ranks(pooled.square().mean(dim=1))
         return {"loss": ce + self.config.gamma * regulariser, "ce": ce, "regulariser": regulariser}
 
     @torch.no_grad()
     def last_hidden(self, items: Tensor) -> Tensor:
         """State after each row's last item. items: (B, L) → (B, D)."""
         return self.decode(items, *self.encode_interests(items))
+
+
+def build(material: Material, *, use_id: bool) -> MissRec:
+    """An untrained MISSRec over the material's content vectors, with or without IDs."""
+    m = material
+    config = MissRecConfig(items=m.items, dim=m.dim, max_length=m.max_length, widths=m.widths, use_id=use_id)
+    return MissRec(config, m.tensors)

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stages.models.baselines.material import Material
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class PopularityConfig:
     items: int  # N
 
@@ -32,3 +34,10 @@ class Popularity(nn.Module):
     def item_matrix(self) -> Tensor:
         """Counts. → (N, 1)."""
         return self.counts
+
+
+def build(material: Material) -> Popularity:
+    """Item counts of the training histories."""
+    model = Popularity(PopularityConfig(items=material.items))
+    model.count(material.values)
+    return model

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.models.baselines.cosine import CosineSequenceModel
+from stages.models.baselines.material import Material
 from stages.models.layers import dropout, initialise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UniSRecConfig:
     items: int  # N
     dim: int  # D
@@ -71,3 +72,13 @@ class UniSRec(CosineSequenceModel):
         """Adapted text, plus the ID embedding where IDs are used. items: (n,) → (n, D)."""
         adapted = self.adaptor(self.text[items])
         return adapted + self.item_embedding(items) if self.config.use_id else adapted
+
+
+def build(material: Material, *, use_id: bool) -> UniSRec:
+    """An untrained UniSRec over text vectors, with or without IDs."""
+    m = material
+    config = UniSRecConfig(
+        items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, max_length=m.max_length, width=m.widths["text"],
+        use_id=use_id,
+    )  # fmt: skip
+    return UniSRec(config, m.tensors["text"])

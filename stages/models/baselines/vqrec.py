@@ -12,12 +12,13 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from stages.models.baselines.cosine import CosineSequenceModel
+from stages.models.baselines.material import Material
 from stages.models.layers import initialise
 
 ROUNDS = 5  # of rotation and clustering; the error changes little after
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VqRecConfig:
     items: int  # N
     dim: int  # D
@@ -30,7 +31,7 @@ class VqRecConfig:
     tau: float = 0.07
 
 
-def optimised_codes(vectors: np.ndarray, known: np.ndarray, groups: int, centroids: int, seed: int) -> np.ndarray:
+def optimised_codes(vectors: np.ndarray, known: np.ndarray, *, groups: int, centroids: int, seed: int) -> np.ndarray:
     """Optimised product quantisation (Ge et al. 2013): codes of all items, fitted on those that training knows.
 
     vectors: (N, width), known: (N,) bool. Alternates k-means in each group of rotated coordinates with the rotation
@@ -73,3 +74,12 @@ class VqRec(CosineSequenceModel):
     def item_vectors(self, items: Tensor) -> Tensor:
         """Mean of the codes' embeddings. items: (n,) → (n, D)."""
         return F.embedding_bag(self.codes[items], self.code_embedding.weight, mode="mean")
+
+
+def build(material: Material) -> VqRec:
+    """An untrained VQ-Rec over the codes of the text vectors."""
+    m = material
+    config = VqRecConfig(items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, max_length=m.max_length)
+    known = np.bincount(m.values, minlength=m.items + 1)[1:] > 0
+    codes = optimised_codes(m.vectors["text"], known, groups=config.groups, centroids=config.centroids, seed=m.seed)
+    return VqRec(config, codes)

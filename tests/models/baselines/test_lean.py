@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from stages.models.layers import Attention
 from stages.models.baselines.lean import SingleQueryAttention, TableAttention
+from stages.models.layers import Attention
 
 VISIBLE = torch.tensor([[True, True, True], [True, False, False]])
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.models.layers import Attention
 from stages.models.baselines.missrec import MissRec, MissRecConfig
+from stages.models.layers import Attention
 
 GENERATOR = torch.Generator().manual_seed(0)
 VECTORS = {"text": torch.randn(20, 6, generator=GENERATOR), "image": torch.randn(20, 4, generator=GENERATOR)}
@@ -14,8 +14,8 @@ def small_model(content=("text", "image"), use_id=True) -> MissRec:
     torch.manual_seed(0)
     vectors = {name: VECTORS[name] for name in content}
     widths = {name: table.shape[1] for name, table in vectors.items()}
-    model = MissRec(MissRecConfig(20, 8, max_length=5, widths=widths, use_id=use_id), vectors).eval()
-    model.discover_interests(0)
+    model = MissRec(MissRecConfig(items=20, dim=8, max_length=5, widths=widths, use_id=use_id), vectors).eval()
+    model.start_epoch(0)
     return model
 
 
@@ -83,7 +83,7 @@ def test_the_loss_is_of_the_prefix_s_target_alone():
 def test_interests_are_found_again_from_the_seed():
     model = small_model()
     first = model.interests.clone()
-    model.discover_interests(0)
+    model.start_epoch(0)
     assert torch.equal(model.interests, first)
     assert np.isfinite(first.numpy()).all()
 

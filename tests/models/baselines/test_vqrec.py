@@ -37,18 +37,18 @@ def test_items_that_training_never_saw_do_not_shape_the_codes():
 def test_the_same_seed_gives_the_same_codes():
     vectors = np.random.default_rng(0).normal(size=(80, 8))
     known = np.ones(80, dtype=bool)
-    np.testing.assert_array_equal(*(optimised_codes(vectors, known, 4, 6, seed=3) for _ in range(2)))
+    np.testing.assert_array_equal(*(optimised_codes(vectors, known, groups=4, centroids=6, seed=3) for _ in range(2)))
 
 
 def test_a_width_that_the_groups_do_not_divide_is_padded():
     vectors = np.random.default_rng(0).normal(size=(30, 7))
-    assert optimised_codes(vectors, np.ones(30, dtype=bool), 3, 4, seed=0).shape == (30, 3)
+    assert optimised_codes(vectors, np.ones(30, dtype=bool), groups=3, centroids=4, seed=0).shape == (30, 3)
 
 
 def test_an_item_is_the_mean_of_its_codes_rows():
     torch.manual_seed(0)
     codes = np.array([[0, 2], [1, 0], [2, 2]])
-    model = VqRec(VqRecConfig(3, 8, layers=1, heads=2, max_length=5, groups=2, centroids=3), codes)
+    model = VqRec(VqRecConfig(items=3, dim=8, layers=1, heads=2, max_length=5, groups=2, centroids=3), codes)
     table = model.code_embedding.weight
     expected = torch.stack([(table[1 + a] + table[1 + 3 + b]) / 2 for a, b in codes.tolist()])
     torch.testing.assert_close(model.item_vectors(torch.tensor([1, 2, 3])), expected)

@@ -1,0 +1,33 @@
+"""What the other systems of Table 4 are built from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Material:
+    """Sizes, packed training histories and the items' content vectors."""
+
+    items: int  # N
+    dim: int  # D
+    layers: int
+    heads: int
+    dropout: float
+    max_length: int
+    seed: int
+    values: np.ndarray  # (interactions,) in 1…N
+    offsets: np.ndarray  # (users + 1,)
+    vectors: dict[str, np.ndarray]  # {modality: (N, width)}
+    validate: Callable[[nn.Module], float]  # a model's validation ndcg@10
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {name: matrix.shape[1] for name, matrix in self.vectors.items()}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(matrix) for name, matrix in self.vectors.items()}

@@ -1,0 +1,14 @@
+"""SASRec as a row of Table 4: the ID encoder, trained by the baselines' schedule."""
+
+from stages.models.baselines.material import Material
+from stages.models.sasrec import Sasrec, SasrecConfig
+
+
+def build(material: Material) -> Sasrec:
+    """An untrained SASRec."""
+    m = material
+    return Sasrec(
+        SasrecConfig(
+            items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, dropout=m.dropout, max_length=m.max_length
+        )
+    )
