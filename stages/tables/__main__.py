@@ -48,7 +48,9 @@ def main() -> None:
     found = chosen(experiments, table.rows, conditions(options.where), ours)
     datasets = {experiment.params["dataset"] for group in found.values() for experiment in group}
     if not datasets:
-        raise InputError(f"no finished experiment fits {options.name} {' '.join(options.where)}: see README.md")
+        raise InputError(
+            f"no finished experiment fits {options.name} {' '.join(options.where)}: see stages/tables/README.md"
+        )
     dataset = datasets.pop()
     used = [(row, one_a_seed(found[row.name], row.system)) for row in table.rows]
     runs = {row.name: read_runs(group, row.system) for row, group in used}

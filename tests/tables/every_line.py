@@ -58,8 +58,7 @@ Lines = list[list[str]]  # arguments of each `dvc exp run --queue`
 
 
 def readme_section() -> str:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return readme.split("\n## Every table and figure\n")[1].split("\n## ")[0]
+    return (ROOT / "stages/tables/README.md").read_text(encoding="utf-8")
 
 
 def readme_lines() -> dict[str, Lines]:
