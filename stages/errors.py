@@ -1,7 +1,14 @@
 """The one exception that means "your input is wrong", and how a stage ends on it."""
 
+import errno
+import signal
 import sys
 from collections.abc import Callable
+
+from stages import INTERRUPTED
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class InputError(Exception):
@@ -9,9 +16,42 @@ class InputError(Exception):
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage; an InputError becomes one line on stderr and exit status 1, anything else keeps its traceback."""
+    """Run a stage; what the user can mend becomes one line on stderr and exit status 1, Ctrl-C status 130.
+
+    Any other exception is a bug and keeps its traceback.
+    """
     try:
         main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        if (line := user_fault(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
+
+
+def user_fault(error: Exception) -> str | None:
+    """What the user should read of an exception that the user can mend, else None."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return f"no space left on the disk{_at(error)}: free some and run the same command again"
+    if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+        return f"not writable{_at(error)}: {error.strerror}: change the permissions, or run elsewhere"
+    if _is_gpu_out_of_memory(error):
+        return (
+            "the GPU has too little memory: lower the batch in params.yaml (batch_positions, sft.batch_size, "
+            "encoders.batch_size), set loss.negatives to a number, or use device=cpu"
+        )
+    return None
+
+
+def _at(error: OSError) -> str:
+    return f" at {error.filename}" if error.filename else ""
+
+
+def _is_gpu_out_of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")  # a stage that never imported it cannot have run out of GPU memory
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.errors import InputError, run_stage
+from stages.errors import InputError
 from stages.files import atomic, cache_folder, read_parquet, read_vectors, user_path, write_json, write_parquet
 
 
@@ -63,21 +63,3 @@ def test_paths_start_at_the_main_workspace(tmp_path, monkeypatch):
     assert user_path("data") == tmp_path / "data"
     assert user_path("/data") == Path("/data")
     assert cache_folder("x") == tmp_path / ".cache" / "x"
-
-
-def test_an_input_error_is_one_line_and_exit_status_one(capsys):
-    def main():
-        raise InputError("file.csv: line 3: mend it")
-
-    with pytest.raises(SystemExit) as stop:
-        run_stage(main)
-    assert stop.value.code == 1
-    assert capsys.readouterr().err == "error: file.csv: line 3: mend it\n"
-
-
-def test_any_other_error_keeps_its_traceback():
-    def main():
-        raise KeyError("a bug")
-
-    with pytest.raises(KeyError):
-        run_stage(main)

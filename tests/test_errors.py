@@ -1,0 +1,79 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from stages.errors import InputError, run_stage
+from tests.clone import ROOT
+
+
+def ended(error: BaseException, capsys) -> tuple[int, str]:
+    """Exit status and standard error of a stage that raises `error`."""
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_stage(main)
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("file.csv: line 3: mend it"), "error: file.csv: line 3: mend it\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x.parquet"),
+            "error: no space left on the disk at x.parquet",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "x.parquet"), "error: not writable at x.parquet: Read-only"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "error: the GPU has too little memory: lower the batch"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_exit_status_one(error, line, capsys):
+    status, printed = ended(error, capsys)
+    assert status == 1
+    assert printed.startswith(line) and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug"), OSError(errno.EIO, "Input/output error")])
+def test_any_other_error_keeps_its_traceback(error):
+    def main():
+        raise error
+
+    with pytest.raises(type(error)):
+        run_stage(main)
+
+
+AFTER_IMPORTS = """
+import time
+from stages.errors import run_stage
+
+def main():
+    print("running", flush=True)
+    time.sleep(60)
+
+run_stage(main)
+"""
+WHILE_IMPORTING = """
+import stages, time
+print("running", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("code", "statuses"), [(AFTER_IMPORTS, {130}), (WHILE_IMPORTING, {130, -signal.SIGINT})])
+def test_control_c_is_one_line_and_status_130(code, statuses):
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=30)
+    assert process.returncode in statuses  # a shell shows 130 for a process that SIGINT ended
+    assert printed == "interrupted: the same command goes on from here\n"
