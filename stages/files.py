@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
+from stages.provenance import Ids, as_metadata, frame_id
 
 
 def project_root() -> Path:
@@ -72,10 +73,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Write a frame with the same bytes for the same content."""
+def write_parquet(path: Path, frame: pl.DataFrame, inputs: Ids | None = None) -> None:
+    """Write a frame with the same bytes for the same content.
+
+    inputs: of `check_inputs`, recorded in the file beside an id of its own; None for a file that needs no record.
+    """
+    metadata = None if inputs is None else as_metadata(frame_id(frame), inputs)
     with atomic(path) as temporary:
-        frame.write_parquet(temporary, compression="zstd", statistics=False)
+        frame.write_parquet(temporary, compression="zstd", statistics=False, metadata=metadata)
 
 
 def read_parquet(path: Path) -> pl.DataFrame:

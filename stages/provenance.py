@@ -1,0 +1,119 @@
+"""Which artifacts belong together: each carries an id of its content and the ids of those that it was made from.
+
+A stage checks what it reads (`check_inputs`) and records it in what it writes. So a dataset that was split again after
+training, an interrupted `dvc repro` or a partial `dvc checkout` is refused, not mixed.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from stages.errors import InputError
+
+KEY = "provenance"  # of the metadata of Parquet and safetensors files
+SPLIT = "artifacts/split"
+MADE_BY = {  # path, or the start of it: the stage that writes it
+    "artifacts/split": "split",
+    "artifacts/pairs.parquet": "pairs",
+    "artifacts/encoders": "sft",
+    "artifacts/embeddings": "embed",
+    "artifacts/id_encoder.safetensors": "pretrain",
+    "artifacts/sicsrec.safetensors": "posttrain",
+    "artifacts/ranks/sicsrec": "evaluate",
+    "artifacts/ranks/id_encoder": "evaluate",
+    "artifacts/cases.parquet": "evaluate",
+    "artifacts/ranks": "baseline",
+}
+
+Ids = dict[str, str]  # {path of an artifact: id of its content}
+
+
+def frame_id(*frames: pl.DataFrame) -> str:
+    """Hash of the content of frames: names, types and values, whatever their chunks in memory."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        sink = pa.PythonFile(_Hashing(digest), mode="w")
+        table = frame.rechunk().to_arrow()
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+    return digest.hexdigest()[:16]
+
+
+class _Hashing:
+    """A file that feeds what is written to a hash."""
+
+    closed = False
+
+    def __init__(self, digest: "hashlib._Hash") -> None:
+        self.digest = digest
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+
+def folder_id(folder: Path) -> str:
+    """Hash of the files of a folder, by name."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def as_metadata(own_id: str, inputs: Ids) -> dict[str, str]:
+    """What an artifact carries, for the metadata of its file."""
+    return {KEY: json.dumps({"id": own_id, "inputs": inputs}, sort_keys=True)}
+
+
+def recorded(path: Path) -> tuple[str, Ids]:
+    """Id and inputs that an artifact carries. Raises InputError when it is missing or carries none."""
+    if not path.exists():
+        raise InputError(f"{path} is missing: run `dvc repro` to make it")
+    if path.is_dir():
+        text = (path / f"{KEY}.json").read_text(encoding="utf-8") if (path / f"{KEY}.json").is_file() else None
+    elif path.suffix == ".safetensors":
+        from safetensors import safe_open  # imports torch's companions, which most stages do not need
+
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get(KEY)
+    else:
+        text = pl.read_parquet_metadata(path).get(KEY)
+    if text is None:
+        raise InputError(
+            f"{path} does not say what it was made from: run `dvc repro {stage_of(path)}` to make it again"
+        )
+    content = json.loads(text)
+    return content["id"], content["inputs"]
+
+
+def stage_of(path: Path) -> str:
+    """The stage that writes an artifact."""
+    name = path.as_posix()
+    stage = next((stage for start, stage in MADE_BY.items() if name.startswith(start)), "")
+    return f"baseline@{path.stem}" if stage == "baseline" else stage
+
+
+def check_inputs(*paths: Path) -> Ids:
+    """The ids of these artifacts and of all that they were made from, to be recorded in what is made from them.
+
+    paths: upstream first. Raises InputError, naming the stage to run, when two of them were made from different
+    versions of one artifact.
+    """
+    known: Ids = {}
+    source: dict[str, Path] = {}
+    for path in paths:
+        own_id, inputs = recorded(path)
+        for name, found in (inputs | {path.as_posix(): own_id}).items():
+            if known.setdefault(name, found) != found:
+                raise InputError(
+                    f"{path} and {source[name]} do not belong together, they go back to different versions of {name}: "
+                    f"run `dvc repro {stage_of(path)}`"
+                )
+            source.setdefault(name, path)
+    return known
