@@ -1,0 +1,200 @@
+"""`metrics/README.md` and the table of README.md, from the files in metrics/: `python -m stages.tables.page`.
+
+Nobody edits figures by hand: after a table was made, this command writes both pages again. `--check` writes nothing and
+fails when a page is not what the files give.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.errors import InputError, run_stage
+from stages.files import atomic, read_json
+from stages.tables.archive import ArchivedRun, archived_runs
+from stages.tables.markdown import SIGNIFICANT, TESTED
+from stages.tables.rows import TABLES
+
+METRICS = Path("metrics")
+README = Path("README.md")
+MARKS = ("<!-- results: written by python -m stages.tables.page -->", "<!-- end of results -->")
+DATASETS = ("Bili_Food", "Bili_Dance")
+IN_README = {"itemknn": "ItemKNN", "sasrec": "SASRec (the ID encoder)", "unisrec_t_id": "UniSRec T+ID"}
+SYSTEM_NAMES = IN_README | {
+    "sicsrec": "SICSRec ID+T", "pop": "Pop", "gru4rec": "GRU4Rec", "bert4rec": "BERT4Rec", "unisrec_t": "UniSRec T",
+    "vqrec": "VQ-Rec T", "missrec_t": "MISSRec T", "missrec_t_id": "MISSRec T+ID", "missrec_tv_id": "MISSRec T+V+ID",
+    "llmesr_t_id": "LLM-ESR T+ID", "llmesr_tv_id": "LLMESR++ T+V+ID",
+}  # fmt: skip
+NOTES = {
+    "table9": "The rows that fix a part of the content side were run before its position embedding was carried over "
+    "from the content-first step; they started from other positions than they were trained with."
+}
+PROTOCOLS = {"kept": "viewed items kept", "filtered": "filtered"}
+
+Table = dict[str, Any]  # as summary.py writes it
+
+
+def read_tables() -> dict[str, dict[str, Table]]:
+    """Every table of metrics/tables/, in the paper's order: {table: {dataset: content}}."""
+    found: dict[str, dict[str, Table]] = {}
+    for name in TABLES:
+        for path in sorted((METRICS / "tables").glob(f"{name}_*.json")):
+            content = read_json(path)
+            order = [row.name for row in TABLES[name].rows if row.name in content["rows"]]
+            content["rows"] = {row: content["rows"][row] for row in order}
+            found.setdefault(name, {})[content["dataset"]] = content
+    return found
+
+
+def table_lines(cells: list[list[str]]) -> Iterator[str]:
+    """A Markdown table: a head, the first column to the left, the others to the right."""
+    head, *rows = cells
+    yield "| " + " | ".join(head) + " |"
+    yield "| --- " + "| ---: " * (len(head) - 1) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def readme_table(table4: dict[str, Table]) -> Iterator[str]:
+    """SICSRec beside three systems: ndcg@10 in both protocols on each dataset."""
+    datasets = [name for name in DATASETS if name in table4]
+    rows = [[TESTED, *(f"{name}, {protocol}" for name in datasets for protocol in PROTOCOLS.values())]]
+    for system, name in (IN_README | {"sicsrec": "**SICSRec ID+T**"}).items():
+        values = [table4[dataset]["rows"][system][protocol][TESTED] for dataset in datasets for protocol in PROTOCOLS]
+        rows.append([name, *(f"{value['mean']:.4f}" for value in values)])
+    yield from table_lines(rows)
+
+
+def comparison(row: Table, reference: Table, protocol: str) -> str:
+    """`-1.1 % (p 0.96)`: the row's ndcg@10 against the reference's, bold when significant."""
+    ours, base = (part[protocol][TESTED]["mean"] for part in (row, reference))
+    p_value = row[protocol].get("p")
+    if p_value is None:
+        return "reference"
+    text = f"{ours / base - 1:+.1%} (p {p_value:.3f})"
+    return f"**{text}**" if p_value < SIGNIFICANT else text
+
+
+def paper_comparison(row: Table, reference: Table) -> str:
+    ours, base = ((part["paper"] or {}).get(TESTED) for part in (row, reference))
+    return f"{ours / base - 1:+.1%}" if ours and base and row is not reference else ""
+
+
+def claims(by_dataset: dict[str, Table]) -> Iterator[str]:
+    """A line a row: how far it is from the reference in both protocols, and in the paper."""
+    datasets = [name for name in DATASETS if name in by_dataset] or sorted(by_dataset)
+    first = by_dataset[datasets[0]]
+    heads = [f"against {SYSTEM_NAMES.get(first['reference'], first['reference'])}"]
+    for name in datasets:
+        heads += [f"{name}: kept", "filtered", "paper"]
+    cells = [heads]
+    for row in first["rows"]:
+        line = [SYSTEM_NAMES.get(row, row)]
+        for table in (by_dataset[name] for name in datasets):
+            if row not in table["rows"]:
+                line += ["", "", ""]
+                continue
+            found, reference = table["rows"][row], table["rows"][table["reference"]]
+            line += [comparison(found, reference, protocol) for protocol in PROTOCOLS]
+            line.append(paper_comparison(found, reference))
+        cells.append(line)
+    yield from table_lines(cells)
+
+
+def values(table: Table) -> Iterator[str]:
+    """Means and deviations over seeds in both protocols, the paper's value beside."""
+    metrics = table["metrics"]
+    heads = ["", *(f"kept {m}" for m in metrics), f"paper's {TESTED}", *(f"filtered {m}" for m in metrics), "epochs"]
+    cells = [heads]
+    for name, row in table["rows"].items():
+        paper = (row["paper"] or {}).get(TESTED)
+        kept, filtered = (
+            [mean_and_deviation(row[protocol][metric]) for metric in metrics] for protocol in ("kept", "filtered")
+        )
+        shown = SYSTEM_NAMES.get(name, name)
+        cells.append([shown, *kept, f"{paper:.4f}" if paper else "", *filtered, f"{row['epochs']:.0f}"])
+    yield from table_lines(cells)
+
+
+def mean_and_deviation(value: dict[str, float | None]) -> str:
+    return f"{value['mean']:.4f}" + (f" ± {value['sd']:.4f}" if value["sd"] is not None else "")
+
+
+def origins(tables: dict[str, dict[str, Table]], runs: list[ArchivedRun]) -> Iterator[str]:
+    """Where each table comes from: data, seeds, the commits whose code ran, and the command that makes it again."""
+    archived = {run.params["dataset"] for run in runs}
+    cells = [["table", "data", "seeds", "code", "command"]]
+    for name, by_dataset in tables.items():
+        for dataset, table in by_dataset.items():
+            seeds = sorted({seed for row in table["rows"].values() for seed in row["seeds"]})
+            code = ", ".join(table.get("commits", [])) if dataset in archived else ""
+            command = f"`python -m stages.tables {name} dataset={dataset}`"
+            cells.append([name, dataset, ", ".join(map(str, seeds)), code, command])
+    yield from table_lines(cells)
+
+
+def page() -> str:
+    """The whole of metrics/README.md."""
+    tables = read_tables()
+    lines = [
+        "# Results",
+        "",
+        "Written by `python -m stages.tables.page` from the files beside it; do not edit. Text is all-MiniLM-L6-v2 on",
+        "English titles, no covers; means over seeds; text-only rows are compared with the paper's, which have covers.",
+        "**kept**: viewed items stay in the ranking, the paper's protocol. **filtered**: they are left out, as a",
+        "recommender would. p: paired randomisation test over users, Holm's correction over the rows of a table; bold",
+        f"below {SIGNIFICANT}. How each table is run: [stages/tables/README.md](../stages/tables/README.md).",
+        "",
+    ]
+    for name, by_dataset in tables.items():
+        lines += [f"## {TABLES[name].title}", "", *claims(by_dataset), ""]
+        lines += [NOTES[name], ""] if name in NOTES else []
+        for dataset, table in by_dataset.items():
+            lines += ["<details>", f"<summary>{dataset}: values</summary>", "", *values(table), "", "</details>", ""]
+    lines += [
+        "## The built-in sample",
+        "",
+        "Made to show that the pipeline works; it says nothing about the method.",
+        "",
+        (METRICS / "table4.md").read_text(encoding="utf-8").split("\n", 2)[2].strip(),
+        "",
+        "![Titles and covers before and after fine-tuning](pictures/alignment.png)",
+        "",
+        "![Histories after which SICSRec and its ID encoder recommend differently](pictures/cases.jpg)",
+        "",
+        "## Where the tables come from",
+        "",
+        *origins(tables, archived_runs(METRICS / "runs")),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def readme() -> str:
+    """README.md with its table of results made again."""
+    text = README.read_text(encoding="utf-8")
+    if any(mark not in text for mark in MARKS):
+        raise InputError(f"{README} lacks the lines {MARKS[0]} and {MARKS[1]}, between which its results stand")
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    return f"{before}{MARKS[0]}\n\n" + "\n".join(readme_table(read_tables()["table4"])) + f"\n\n{MARKS[1]}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.tables.page", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail when a page is out of date")
+    options = parser.parse_args()
+    for path, text in ((METRICS / "README.md", page()), (README, readme())):
+        if options.check:
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                raise InputError(f"{path} is not what metrics/ gives: run `python -m stages.tables.page`")
+            continue
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    print(
+        "up to date" if options.check else f"wrote {METRICS / 'README.md'} and the results of {README}", file=sys.stderr
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,58 @@
+"""The pages of results are what the files in metrics/ give."""
+
+import json
+import shutil
+
+import pytest
+
+from stages.errors import InputError
+from stages.tables import page
+from tests.clone import ROOT
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A copy of metrics/ and README.md to write to."""
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    shutil.copy2(ROOT / "README.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", ["page", *arguments])
+    page.main()
+
+
+def test_the_committed_pages_are_what_the_files_give(copy, monkeypatch):
+    run(monkeypatch, "--check")
+
+
+def test_a_changed_figure_is_noticed_and_written(copy, monkeypatch):
+    path = copy / "metrics/tables/table4_Bili_Food.json"
+    table = json.loads(path.read_text())
+    table["rows"]["sicsrec"]["kept"]["ndcg@10"]["mean"] = 0.98765
+    path.write_text(json.dumps(table))
+    with pytest.raises(InputError, match="README.md is not what metrics/ gives: run `python -m stages.tables.page`"):
+        run(monkeypatch, "--check")
+    run(monkeypatch)
+    assert "| **SICSRec ID+T** | 0.9877 |" in (copy / "README.md").read_text()
+    run(monkeypatch, "--check")
+
+
+def test_a_significant_difference_is_bold_and_the_reference_is_named():
+    reference = {"kept": {"ndcg@10": {"mean": 0.10}}}
+    row = {"kept": {"ndcg@10": {"mean": 0.11}, "p": 0.01}}
+    assert page.comparison(row, reference, "kept") == "**+10.0% (p 0.010)**"
+    assert page.comparison(row | {"kept": row["kept"] | {"p": 0.2}}, reference, "kept") == "+10.0% (p 0.200)"
+    assert page.comparison(reference, reference, "kept") == "reference"
+
+
+def test_a_readme_without_the_marks_is_refused(copy, monkeypatch):
+    (copy / "README.md").write_text("# other")
+    with pytest.raises(InputError, match="README.md lacks the lines"):
+        run(monkeypatch)
+
+
+def test_the_readme_is_one_screen_after_another_not_a_book():
+    assert (ROOT / "README.md").stat().st_size <= 10_240
