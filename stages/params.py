@@ -1,13 +1,18 @@
 """params.yaml as typed, checked, read-only values: every key is required, unknown keys are refused."""
 
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.errors import InputError
+from stages.models.systems import SYSTEMS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -123,7 +128,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, strict=True)]
     without: tuple[Literal[ABLATIONS], ...]  # type: ignore[valid-type]  # Table 7
     frozen: tuple[Literal[FREEZABLE], ...]  # type: ignore[valid-type]  # Table 9
-    baselines: tuple[str, ...]  # rows of Table 4 to train beside SICSRec
+    baselines: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # rows of Table 4 beside SICSRec
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     download: DownloadParams
@@ -161,6 +166,31 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise InputError(f"{path}: {key}: {first['msg']} (got {first['input']!r:.80})") from error
+        raise InputError(f"{path}: {_explained(error.errors()[0])}") from error
+
+
+def _explained(fault: ErrorDetails) -> str:
+    """The key, what is wrong with it, and the nearest right name where a name is wrong."""
+    key = ".".join(str(part) for part in fault["loc"]) or "the whole"
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: there is no such key{_nearest(key, list(_keys(Params)))}"
+    if fault["type"] == "literal_error":
+        allowed = re.findall(r"'([^']+)'", fault["ctx"]["expected"])
+        return f"{key}: {fault['msg']} (got {fault['input']!r:.80}){_nearest(str(fault['input']), allowed)}"
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r:.80})"
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key of params.yaml, those of a section as `section.key`."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _keys(field.annotation, f"{prefix}{name}.")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    by_last_part = {key.rsplit(".", 1)[-1]: key for key in known}
+    close = get_close_matches(name, known, 1) or [
+        by_last_part[last] for last in get_close_matches(name.rsplit(".", 1)[-1], by_last_part, 1)
+    ]
+    return f": did you mean {close[0]}?" if close else ""

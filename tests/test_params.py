@@ -62,6 +62,22 @@ def test_a_wrong_value_is_one_line_that_names_the_key(tmp_path, changes, said):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "nearest"),
+    [
+        ({"alhpa": 0.3}, "there is no such key: did you mean alpha?"),
+        ({"sft__epoch": 3}, "did you mean sft.epochs?"),
+        ({"max_lenght": 20}, "did you mean sequence.max_length?"),
+        ({"baselines": ["sasrek"]}, "did you mean sasrec?"),
+        ({"frozen": ["id_encodr"]}, "did you mean id_encoder?"),
+    ],
+)
+def test_a_misspelt_name_gets_the_nearest_right_one(tmp_path, changes, nearest):
+    with pytest.raises(InputError) as error:
+        load_params(changed(tmp_path, **changes))
+    assert nearest in str(error.value)
+
+
 def test_a_missing_key_is_named(tmp_path):
     path = changed(tmp_path)
     lines = path.read_text().splitlines(keepends=True)
