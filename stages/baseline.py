@@ -1,4 +1,4 @@
-"""Another system of Table 4, trained and ranked exactly like SICSRec: `python -m stages.baseline NAME`."""
+"""Another system of Table 4, trained and ranked like SICSRec: `python -m stages.baseline NAME`."""
 
 import sys
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from torch import nn
 
 from stages.data.histories import prefix_windows, training_batches, training_batches_with_users, training_windows
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet, read_vectors, write_json, write_parquet
 from stages.models.baselines.material import Material
+from stages.models.recommender import Recommender
 from stages.models.systems import SYSTEMS, Scheme
 from stages.parallel.device import choose_device
 from stages.parallel.distributed import BatchParts
@@ -30,23 +30,23 @@ MOST_ITEMS_IN_PAIRS = 30_000  # ItemKNN then takes 11 GB
 def batches_of(
     scheme: Scheme, data: TrainingData, *, max_length: int, positions: int, device: torch.device
 ) -> MakeBatches:
-    """One epoch's batches as the scheme wants them, each of about `positions` targets."""
+    """A function that makes one epoch's batches for the scheme, each of about `positions` targets."""
     windows = prefix_windows if scheme is Scheme.PREFIXES else training_windows
-    cut = training_batches_with_users if scheme is Scheme.POSITIONS_WITH_USERS else training_batches
+    batches = training_batches_with_users if scheme is Scheme.POSITIONS_WITH_USERS else training_batches
 
     def make(rng: np.random.Generator) -> Iterable[BatchParts]:
-        return cut(data.histories, windows(data.histories, max_length), positions, rng, device)
+        return batches(data.histories, windows(data.histories, max_length), positions, rng, device)
 
     return make
 
 
 def train(
     name: str, params: Params, data: TrainingData, device: torch.device
-) -> tuple[nn.Module, dict[str, float | int]]:
-    """The trained system, and a summary of its training."""
+) -> tuple[Recommender, dict[str, float | int]]:
+    """The trained system and a summary of its training."""
     system, p, sequence = SYSTEMS[name], params.baseline, params.sequence
 
-    def validate(model: nn.Module) -> dict[str, float]:
+    def validate(model: Recommender) -> dict[str, float]:
         return validation_metrics(
             model.to(device), data.histories, data.valid, max_length=sequence.max_length, device=device
         )
@@ -89,7 +89,7 @@ def train(
 
 
 def skip(name: str, why: str) -> None:
-    """The outputs of a system that was not trained: no ranks, and the reason."""
+    """Write the outputs of a system that is not trained: no ranks, and the reason."""
     print(f"skipped: {why}")
     (CURVES / name).mkdir(parents=True, exist_ok=True)
     write_parquet(
@@ -116,7 +116,7 @@ def main() -> None:
     test = read_parquet(SPLIT / "test.parquet")
 
     model, summary = train(name, params, data, device)
-    known = data.histories.extended(data.valid)  # what is known before the test item
+    known = data.histories.extended(data.valid)  # the history before the test item
     ranks, ranks_filtered = rank_users(
         model.eval(), known, test["item"].to_numpy(), max_length=params.sequence.max_length, device=device
     )

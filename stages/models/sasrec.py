@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stages.models.layers import NormDropout, TransformerEncoder, initialise
-from stages.models.softmax import Sampler, next_item_loss
+from stages.models.recommender import Recommender
+from stages.models.softmax import next_item_loss
 from stages.parallel.static_shapes import select_targets
 
 
@@ -20,45 +22,40 @@ class SasrecConfig:
     max_length: int
 
 
-class Sasrec(nn.Module):
-    """Item and position embeddings, then causal self-attention."""
+class Sasrec(Recommender):
+    """Item and position embeddings, then causal self-attention. Item 0 is padding, at the right."""
 
     def __init__(self, config: SasrecConfig) -> None:
         super().__init__()
-        self.config = config
-        self.item_embedding = nn.Embedding(config.items + 1, config.dim)  # row 0 is padding
-        self.position_embedding = nn.Embedding(config.max_length, config.dim)
-        self.input = NormDropout(config.dim, config.dropout)
-        self.encoder = TransformerEncoder(config.layers, config.dim, config.heads, config.dropout)
-        self.sampler: Sampler | None = None  # of negatives; None: all items are
+        self.config = c = config
+        self.item_embedding = nn.Embedding(c.items + 1, c.dim)  # row 0 is padding
+        self.position_embedding = nn.Embedding(c.max_length, c.dim)
+        self.input = NormDropout(dim=c.dim, dropout=c.dropout)
+        self.encoder = TransformerEncoder(layers=c.layers, dim=c.dim, heads=c.heads, dropout=c.dropout)
         initialise(self)
 
-    def positions(self, items: Tensor) -> Tensor:
-        """Position vectors for items (B, L) → (L, D)."""
-        return self.position_embedding.weight[: items.shape[1]]
+    def embedded(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """The encoder's input (eqs. 5, 8)."""
+        return self.input(self.item_embedding(items) + self.position_embedding.weight[: items.shape[1]])
 
-    def embedded(self, items: Tensor) -> Tensor:
-        """What the encoder reads (eqs. 5, 8). items: (B, L) → (B, L, D)."""
-        return self.input(self.item_embedding(items) + self.positions(items))
-
-    def hidden(self, items: Tensor) -> Tensor:
-        """State after each item (eq. 9). items: (B, L), 0 = padding at the right → (B, L, D)."""
+    def hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """State after each item (eq. 9)."""
         return self.encoder(self.embedded(items))
 
-    def candidates(self, items: Tensor | None) -> Tensor:
-        """What states are scored against, of some items or all. (n,) → (n, D); None → (N, D), row i − 1 is item i."""
+    def candidates(self, items: Int[Tensor, " n"] | None) -> Float[Tensor, "n D"]:
+        """Item vectors that the loss scores states against; None: of all items, row i − 1 is item i."""
         return self.item_embedding.weight[1:] if items is None else self.item_embedding(items)
 
-    def item_matrix(self) -> Tensor:
-        """What states are ranked by: row i − 1 is item i. → (N, D)."""
+    def item_matrix(self) -> Float[Tensor, "N D"]:
+        """What states are ranked by: row i − 1 is item i."""
         return self.candidates(None)
 
-    def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy at every target position (eq. 17). items, targets: (B, L), 0 = no target."""
+    def loss(self, items: Int[Tensor, "B L"], targets: Int[Tensor, "B L"]) -> dict[str, Tensor]:
+        """Cross-entropy at every target position (eq. 17). targets: 0 = none."""
         states, answers = select_targets(self.hidden(items), targets)
         return {"loss": next_item_loss(states, answers, self.candidates, self.sampler)}
 
     @torch.no_grad()
-    def last_hidden(self, items: Tensor) -> Tensor:
-        """State after each row's last item. items: (B, L) → (B, D)."""
+    def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """State after each row's last item."""
         return self.encoder.last(self.embedded(items), items)[:, 0]

@@ -1,4 +1,4 @@
-"""Trained models made ready to serve: what no request changes is computed ahead of time. Same scores."""
+"""Trained models made ready to serve: what does not depend on the request is computed beforehand. Same scores."""
 
 import copy
 from dataclasses import replace

@@ -1,14 +1,17 @@
 """SICSRec: ID and content streams, a decoder between them, content-aware contrastive learning (paper 3.4–3.5)."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stages.models.layers import Block, NormDropout, TransformerEncoder, add_lora, dropout, initialise, last_position
+from stages.models.recommender import Recommender
 from stages.models.sasrec import Sasrec
-from stages.models.softmax import Sampler, next_item_loss
+from stages.models.softmax import next_item_loss
 from stages.parallel import distributed
 from stages.parallel.static_shapes import select_targets, unique_items
 
@@ -29,8 +32,8 @@ class SicsrecConfig:
     rank: int  # of the low-rank update, eq. 20
     widths: dict[str, int]  # length of each content modality's vectors; empty = no content
     use_id: bool  # whether "id" is among the modalities
-    without: tuple[str, ...] = ()  # Table 7
-    frozen: tuple[str, ...] = ()  # Table 9
+    without: tuple[str, ...] = ()  # parts that are left out (Table 7)
+    frozen: tuple[str, ...] = ()  # parts that are not trained (Table 9)
 
     @property
     def id_stream(self) -> bool:
@@ -49,7 +52,7 @@ class SicsrecConfig:
         return self.id_stream and "id_encoder" in self.frozen and "lora" not in self.without
 
     def refusal(self) -> str | None:
-        """Why this combination makes no sense, or None when it does."""
+        """Why this combination of modalities and `without` is refused, or None."""
         absent = [name for name in self.without if name in ("imse", "mmsd", "lora") and not self.use_id]
         if absent:
             return f"without={absent[0]} takes the ID stream's part away, but modalities has no id"
@@ -70,7 +73,7 @@ class SicsrecConfig:
 
 
 class Content(nn.Module):
-    """Content vectors of items in the model's space (eqs. 6, 7, 10)."""
+    """A table of vectors and an adapter for each content modality (eqs. 6, 7)."""
 
     def __init__(self, config: SicsrecConfig) -> None:
         super().__init__()
@@ -82,19 +85,22 @@ class Content(nn.Module):
             }
         )
 
-    def forward(self, items: Tensor) -> dict[str, Tensor]:
-        """Adapted vectors of each modality, each distinct item computed once. items: (…) → {modality: (…, D)}."""
-        distinct, where, _ = unique_items(items)
-        return {name: F.embedding(where, self.adapters[name](table(distinct))) for name, table in self.tables.items()}
+    def forward(self, items: Int[Tensor, "*any"]) -> dict[str, Float[Tensor, "*any D"]]:
+        """Adapted vectors of each modality; each unique item is computed once."""
+        unique, inverse, _ = unique_items(items)
+        return {name: F.embedding(inverse, self.adapters[name](table(unique))) for name, table in self.tables.items()}
 
 
-def unite(adapted: dict[str, Tensor]) -> Tensor:
-    """One unit vector an item from its modalities (eq. 10). {modality: (…, D)} → (…, D)."""
+def fuse_modalities(adapted: dict[str, Float[Tensor, "*any D"]]) -> Float[Tensor, "*any D"]:
+    """The unit vector of the sum of an item's adapted vectors (eq. 10)."""
     return F.normalize(torch.stack(list(adapted.values())).sum(dim=0), dim=-1)
 
 
-class Sicsrec(nn.Module):
-    """Both streams, the decoder between them and the projection of the three (eq. 15)."""
+class Sicsrec(Recommender):
+    """The two streams, the decoder between them and the projection of their outputs (eq. 15).
+
+    Items of shape (B, L) are right-padded with 0.
+    """
 
     def __init__(self, config: SicsrecConfig) -> None:
         super().__init__()
@@ -103,24 +109,27 @@ class Sicsrec(nn.Module):
         if c.use_id:
             self.item_embedding = nn.Embedding(c.items + 1, c.dim)
         if c.id_stream:
-            self.id_input = NormDropout(c.dim, c.dropout)
-            self.id_encoder = TransformerEncoder(c.layers, c.dim, c.heads, c.dropout)
+            self.id_input = NormDropout(dim=c.dim, dropout=c.dropout)
+            self.id_encoder = self._new_encoder()
         if c.widths:
             self.content = Content(c)
             streams = tuple(c.widths) if "l2norm" in c.without else ("content",)
-            self.content_input = nn.ModuleDict({name: NormDropout(c.dim, c.dropout) for name in streams})
+            self.content_input = nn.ModuleDict({name: NormDropout(dim=c.dim, dropout=c.dropout) for name in streams})
         if c.content_stream:
-            self.content_encoder = nn.ModuleDict(
-                {name: TransformerEncoder(c.layers, c.dim, c.heads, c.dropout) for name in self.content_input}
-            )
+            self.content_encoder = nn.ModuleDict({name: self._new_encoder() for name in self.content_input})
         if c.decoder:
-            self.decoder_query = NormDropout(c.dim, c.dropout)
-            self.decoder_memory = NormDropout(c.dim, c.dropout)
-            self.decoder = nn.ModuleList(Block(c.dim, c.heads, c.dropout) for _ in range(c.decoder_layers))
+            self.decoder_query = NormDropout(dim=c.dim, dropout=c.dropout)
+            self.decoder_memory = NormDropout(dim=c.dim, dropout=c.dropout)
+            self.decoder = nn.ModuleList(
+                Block(dim=c.dim, heads=c.heads, dropout=c.dropout) for _ in range(c.decoder_layers)
+            )
         self.projection = nn.Linear(c.dim * (c.id_stream + c.content_stream + c.decoder), c.dim)
-        self.sampler: Sampler | None = None  # of negatives; None: all items are
         initialise(self)
         self._freeze()
+
+    def _new_encoder(self) -> TransformerEncoder:
+        c = self.config
+        return TransformerEncoder(layers=c.layers, dim=c.dim, heads=c.heads, dropout=c.dropout)
 
     def _freeze(self) -> None:
         parts = {
@@ -137,14 +146,14 @@ class Sicsrec(nn.Module):
 
     @torch.no_grad()
     def load_content_vectors(self, vectors: dict[str, Tensor]) -> None:
-        """Put the encoders' vectors into the tables. vectors: {modality: (N, width)}.
+        """Copy the text and image encoders' vectors into the tables. vectors: {modality: (N, width)}.
 
-        Where items are scored by them, less their mean: what all of them share makes every state alike in the first
-        epoch, and a model that tells no items apart learns nothing for many more.
+        When items are scored by content (no `id`), the mean vector is subtracted: the component that all vectors share
+        makes first-epoch states nearly parallel, and validation does not improve for about 15 epochs.
         """
         for name, table in self.content.tables.items():
             start = vectors[name] if self.config.use_id else vectors[name] - vectors[name].mean(dim=0)
-            table.weight.copy_(F.pad(start, (0, 0, 1, 0)))  # row 0 is padding
+            table.get_parameter("weight").copy_(F.pad(start, (0, 0, 1, 0)))  # row 0 is padding
 
     def load_id_encoder(self, pretrained: Sasrec) -> None:
         """Start the ID side from the pretrained encoder (section 3.5, step one)."""
@@ -166,29 +175,29 @@ class Sicsrec(nn.Module):
             if hasattr(self, part):
                 getattr(self, part).load_state_dict(getattr(pretrained, part).state_dict())
 
-    def _encoded(self, encoder: TransformerEncoder, x: Tensor, items: Tensor, last: bool) -> Tensor:
-        return encoder.last(x, items) if last else encoder(x)
-
     def _content_states(self, items: Tensor, positions: Tensor, last: bool) -> Tensor:
         adapted = self.content(items)
-        streams = adapted if "l2norm" in self.config.without else {"content": unite(adapted)}
+        streams = adapted if "l2norm" in self.config.without else {"content": fuse_modalities(adapted)}
         states = []
         for name, vectors in streams.items():
             x = self.content_input[name](vectors + positions)
-            encode = self.config.content_stream
-            states.append(self._encoded(self.content_encoder[name], x, items, last) if encode else x)  # eqs. 11, 12
+            if self.config.content_stream:
+                encoder = cast(TransformerEncoder, self.content_encoder[name])
+                x = encoder.last(x, items) if last else encoder(x)  # eqs. 11, 12
+            states.append(x)
         return torch.stack(states).sum(dim=0)
 
-    def hidden(self, items: Tensor, last: bool = False) -> Tensor:
-        """Unit state after each item (eqs. 5–15). items: (B, L), 0 = padding at the right → (B, L, D).
+    def hidden(self, items: Int[Tensor, "B L"], last: bool = False) -> Float[Tensor, "B _ D"]:
+        """Unit state after each item (eqs. 5–15).
 
-        last: only after each row's last item, (B, 1, D), computing at the other positions just what that one reads.
+        last: only the state after each row's last item, (B, 1, D); of other positions only what that state depends on
+        is computed.
         """
         c, positions = self.config, self.position_embedding.weight[: items.shape[1]]
         parts = []
         if c.id_stream:
             x = self.id_input(self.item_embedding(items) + positions)  # eqs. 5, 8
-            parts.append(self._encoded(self.id_encoder, x, items, last))  # eq. 9
+            parts.append(self.id_encoder.last(x, items) if last else self.id_encoder(x))  # eq. 9
         if c.widths:
             content = self._content_states(items, positions, last and not c.decoder)
             if c.content_stream:
@@ -200,23 +209,24 @@ class Sicsrec(nn.Module):
             parts.append(mixed)
         return F.normalize(self.projection(torch.cat(parts, dim=-1)), dim=-1)  # eq. 15
 
-    def candidates(self, items: Tensor | None) -> Tensor:
-        """Unit ID embeddings, or content vectors where there is no ID. (n,) → (n, D); None: of all items, (N, D)."""
+    def candidates(self, items: Int[Tensor, " n"] | None) -> Float[Tensor, "n D"]:
+        """Unit ID embeddings, or without `id` fused content vectors. None: of all items, row i − 1 is item i."""
         if items is None and self.config.use_id:
             table = self.item_embedding.weight[1:]
         elif items is None:
-            table = unite(self.content(torch.arange(1, self.config.items + 1, device=self.projection.weight.device)))
+            every = torch.arange(1, self.config.items + 1, device=self.projection.weight.device)
+            table = fuse_modalities(self.content(every))
         else:
-            table = self.item_embedding(items) if self.config.use_id else unite(self.content(items))
-        return F.normalize(dropout(table, self.config.item_dropout, self.training, table=True), dim=-1)
+            table = self.item_embedding(items) if self.config.use_id else fuse_modalities(self.content(items))
+        return F.normalize(dropout(table, self.config.item_dropout, training=self.training, table=True), dim=-1)
 
     @torch.no_grad()
-    def item_matrix(self) -> Tensor:
-        """What states are ranked by (eq. 16), as in the loss. → (N, D)."""
+    def item_matrix(self) -> Float[Tensor, "N D"]:
+        """What states are ranked by (eq. 16): the vectors that the loss uses."""
         return self.candidates(None)
 
-    def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Eq. 19 and its terms. items, targets: (B, L), 0 = padding, no target."""
+    def loss(self, items: Int[Tensor, "B L"], targets: Int[Tensor, "B L"]) -> dict[str, Tensor]:
+        """Eq. 19 and its terms. targets: 0 = none."""
         c = self.config
         states, answers = select_targets(self.hidden(items), targets)
         terms = {"ce": next_item_loss(states / c.tau, answers, self.candidates, self.sampler)}  # eq. 17
@@ -228,28 +238,29 @@ class Sicsrec(nn.Module):
         terms["regulariser"] = self.regulariser(rows.items, rows.valid)
         return {"loss": total + c.lam * terms["regulariser"], **terms}
 
-    def contrastive(self, states: Tensor, targets: Tensor) -> Tensor:
-        """Content-aware contrastive loss (eq. 18). states: (P, D), targets: (P,), 0 = none.
+    def contrastive(self, states: Float[Tensor, "P D"], targets: Int[Tensor, " P"]) -> Float[Tensor, ""]:
+        """Content-aware contrastive loss (eq. 18). targets: 0 = none.
 
         Negatives are the batch's other target items, each once: an item is never its own negative.
         """
-        distinct, answers, real = distributed.unique_across_ranks(targets)
-        scores = states @ unite(self.content(distinct)).T / self.config.tau
-        scores = scores.masked_fill(~(real & (distinct > 0)), float("-inf"))
-        return distributed.mean_across_ranks(F.cross_entropy(scores, answers, reduction="none"), targets > 0)
+        unique, inverse, valid = distributed.unique_across_ranks(targets)
+        scores = states @ fuse_modalities(self.content(unique)).T / self.config.tau
+        scores = scores.masked_fill(~(valid & (unique > 0)), float("-inf"))
+        return distributed.mean_across_ranks(F.cross_entropy(scores, inverse, reduction="none"), targets > 0)
 
-    def regulariser(self, items: Tensor, real: Tensor) -> Tensor:
-        """Sum of the Frobenius norms of the embedding tables (eq. 19). items, real: (n,), as of `different`.
+    def regulariser(self, items: Int[Tensor, " n"], valid: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Sum of the Frobenius norms of the trainable embedding tables (eq. 19). items, valid: see UniqueItems.
 
-        Only of the batch's rows: under Adam a penalty on all of them drags what has no other gradient (items that
-        training never sees) to zero at the full learning rate, whatever λ is.
+        Only the batch's rows count: under Adam a penalty on whole tables shrinks rows that have no other gradient
+        (items that training never sees) to zero at the full learning rate, whatever λ is.
         """
-        tables = [self.item_embedding] if self.config.use_id else []
-        tables += list(self.content.tables.values()) if self.config.widths else []
-        norms = [torch.linalg.norm(table(items) * real[:, None]) for table in tables if table.weight.requires_grad]
+        tables: list[nn.Module] = [self.item_embedding] if self.config.use_id else []
+        tables += self.content.tables.values() if self.config.widths else []
+        trained = [table for table in tables if table.get_parameter("weight").requires_grad]
+        norms = [torch.linalg.norm(table(items) * valid[:, None]) for table in trained]
         return torch.stack(norms).sum() if norms else torch.zeros((), device=items.device)
 
     @torch.no_grad()
-    def last_hidden(self, items: Tensor) -> Tensor:
-        """State after each row's last item. items: (B, L) → (B, D)."""
+    def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """State after each row's last item."""
         return self.hidden(items, last=True)[:, 0]

@@ -1,6 +1,6 @@
 """Every other system of the paper's Table 4, by name: the module that builds it, what it reads, how it is trained.
 
-Nothing of a system is imported before it is built: each is known by the name of its module under `baselines/`.
+A system's module is imported only when the system is built, so that a stage can hash it without loading it.
 """
 
 from __future__ import annotations
@@ -11,25 +11,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from stages.models.baselines.material import Material
+    from stages.models.recommender import Recommender
 
 
 class Scheme(Enum):
     """How a system is trained."""
 
     COUNTED = "nothing is trained"
-    POSITIONS = "every position of a history at once: the system is causal, or masks items of its own"
-    POSITIONS_WITH_USERS = "the same, knowing whose histories they are"
-    PREFIXES = "one prefix, one target: the system sees its whole input at once"
+    POSITIONS = "all positions of a history at once: the system is causal, or masks items itself"
+    POSITIONS_WITH_USERS = "the same, and the batch names the users"
+    PREFIXES = "one target per prefix: the system attends to its whole input"
 
 
 @dataclass(frozen=True)
 class System:
     """A row of the table.
 
-    module: under `baselines/`, with `build(material, **options)`. content: the modalities that it reads.
+    module: its file under `baselines/`, which has `build(material, **options)`. content: the modalities that it reads.
     """
 
     module: str
@@ -41,9 +40,9 @@ class System:
     def module_name(self) -> str:
         return f"stages.models.baselines.{self.module}"
 
-    def build(self, material: Material) -> nn.Module:
-        """The untrained system (a COUNTED one is finished)."""
-        model: nn.Module = import_module(self.module_name).build(material, **self.options)
+    def build(self, material: Material) -> Recommender:
+        """The untrained system; a COUNTED one needs no training."""
+        model: Recommender = import_module(self.module_name).build(material, **self.options)
         return model
 
 

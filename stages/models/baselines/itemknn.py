@@ -1,21 +1,23 @@
 """Item-to-item neighbours by co-occurrence in a window: seconds to fit and hard to beat (Ludewig et al. 2021).
 
-What followed an item soon in other histories is what follows it next: j after i at a distance of g items counts 1 / g,
-j before i half of that; popular items are weakened; the items of a history count less the further back they stand.
+Item j that follows item i after g positions adds 1 / g to their similarity, one that precedes it half of that. Popular
+candidates are weakened, and older items of a history count less.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from stages.models.baselines.material import Material
+from stages.models.recommender import Recommender
 
 WINDOW = 5
 BACKWARD = 0.5
 POPULARITY_EXPONENT = 0.3
-DECAYS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of which the one that validates best is taken
+DECAYS = (0.2, 0.4, 0.6, 0.8, 1.0)  # the one with the best validation metric is used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +26,10 @@ class ItemKnnConfig:
     decay: float  # weight of a history's item relative to the one after it
 
 
-def similarities(values: np.ndarray, offsets: np.ndarray, items: int) -> Tensor:
-    """What each item of a history gives each candidate. → (N, N), row i − 1 is the history's item i.
+def similarities(
+    values: Int[np.ndarray, " interactions"], offsets: Int[np.ndarray, " offsets"], items: int
+) -> Float[Tensor, "N N"]:
+    """Similarity of each item of a history (rows, i − 1 is item i) to each candidate (columns).
 
     values, offsets: packed training histories, user u's are `values[offsets[u]:offsets[u + 1]]`.
     """
@@ -41,29 +45,31 @@ def similarities(values: np.ndarray, offsets: np.ndarray, items: int) -> Tensor:
     return torch.from_numpy(similarity).float()
 
 
-class ItemKnn(nn.Module):
-    """A score is the weighted sum of the history's items' similarities to the candidate."""
+class ItemKnn(Recommender):
+    """A score is the weighted sum of the similarities of the history's items to the candidate."""
 
-    def __init__(self, config: ItemKnnConfig, similarity: Tensor) -> None:
-        """similarity: (N, N), see `similarities`."""
+    similarity: Tensor
+
+    def __init__(self, config: ItemKnnConfig, similarity: Float[Tensor, "N N"]) -> None:
+        """similarity: see `similarities`."""
         super().__init__()
         self.config = config
         self.register_buffer("similarity", similarity)
 
-    def last_hidden(self, items: Tensor) -> Tensor:
-        """How much each item of the history counts. items: (B, L), 0 = padding at the right → (B, N)."""
+    def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B N"]:
+        """Weight of each item, 0 if the history does not have it. items: 0 = padding, at the right."""
         age = (items > 0).sum(dim=1, keepdim=True) - 1 - torch.arange(items.shape[1], device=items.device)
         weight = torch.where(items > 0, self.config.decay ** age.clamp(min=0).to(self.similarity.dtype), 0.0)
         hidden = self.similarity.new_zeros(len(items), self.config.items + 1)
         return hidden.scatter_add_(1, items, weight)[:, 1:]
 
-    def item_matrix(self) -> Tensor:
-        """Row j − 1: what each history item gives candidate j. → (N, N)."""
+    def item_matrix(self) -> Float[Tensor, "N N"]:
+        """Similarity of candidate j (row j − 1) to each item of a history."""
         return self.similarity.T
 
 
 def build(material: Material) -> ItemKnn:
-    """ItemKNN with the decay that validates best."""
+    """ItemKNN with the decay of the best validation metric."""
     m = material
     similarity = similarities(m.values, m.offsets, m.items)
     return max((ItemKnn(ItemKnnConfig(items=m.items, decay=decay), similarity) for decay in DECAYS), key=m.validate)

@@ -1,7 +1,8 @@
 """LLM-ESR (Liu et al. 2024): a semantic and a collaborative view, cross-attention between them, self-distillation.
 
-Each user learns from the users whose histories mean the same (retrieval-augmented self-distillation). With two content
-modalities (LLMESR++ in SICSRec's Table 4, of which no code or description exists) the semantic vectors are summed.
+Each user's state is drawn to those of the users with the most similar histories (retrieval-augmented
+self-distillation). With two content modalities (LLMESR++ in SICSRec's Table 4, of which no code or description exists)
+the semantic vectors are summed.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
@@ -16,12 +18,13 @@ from torch import Tensor, nn
 
 from stages.models.baselines.material import Material
 from stages.models.layers import attend, dropout, last_position
-from stages.models.softmax import Sampler, next_item_loss
+from stages.models.recommender import Recommender
+from stages.models.softmax import next_item_loss
 from stages.parallel import distributed
 from stages.parallel.placement import to_device
 from stages.parallel.static_shapes import select_targets, unique_items
 
-LENGTH_CLASSES = 32  # of the neighbours' histories
+LENGTH_GROUPS = 32  # of the neighbours' histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,28 +40,33 @@ class LlmEsrConfig:
     distillation: float = 0.1  # weight of the self-distillation loss
 
 
-def collaborative_start(vectors: dict[str, np.ndarray], dim: int, seed: int) -> np.ndarray:
-    """PCA of the items' semantic vectors: where the ID embeddings start. {modality: (N, width)} → (N, D).
+def collaborative_start(vectors: dict[str, np.ndarray], *, dim: int, seed: int) -> Float[np.ndarray, "N D"]:
+    """Initial ID embeddings: the principal components of the semantic vectors. vectors: {modality: (N, width)}.
 
-    Where the vectors have fewer than D directions, the others start from a small normal.
+    If there are fewer than D components, the other dimensions are drawn from a normal of standard deviation 0.02.
     """
     joined = np.concatenate([normalize(matrix) for matrix in vectors.values()], axis=1)
-    kept = min(dim, *joined.shape)
-    reduced = PCA(kept, random_state=seed).fit_transform(joined)
-    rest = np.random.default_rng(seed).normal(scale=0.02, size=(len(joined), dim - kept))
+    components = min(dim, *joined.shape)
+    reduced = PCA(components, random_state=seed).fit_transform(joined)
+    rest = np.random.default_rng(seed).normal(scale=0.02, size=(len(joined), dim - components))
     return np.concatenate([reduced, rest], axis=1).astype(np.float32)
 
 
-def similar_users(vectors: np.ndarray, values: np.ndarray, offsets: np.ndarray, neighbours: int) -> np.ndarray:
-    """Each user's nearest others by the cosine of their histories' mean vector.
+def similar_users(
+    vectors: Float[np.ndarray, "N width"],
+    values: Int[np.ndarray, " interactions"],
+    offsets: Int[np.ndarray, " offsets"],
+    neighbours: int,
+) -> Int[np.ndarray, "users neighbours"]:
+    """The nearest other users by the cosine of the mean vector of their histories.
 
-    vectors: (N, width); values, offsets: packed training histories. → (users, neighbours).
+    values, offsets: packed training histories, see Material.
     """
     lengths = np.diff(offsets)
     users = np.add.reduceat(vectors[values - 1], offsets[:-1], axis=0) / lengths[:, None]
     count = min(neighbours, len(users) - 1)
     search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(users)
-    return search.kneighbors(return_distance=False)  # without an argument: of the fitted users, themselves left out
+    return search.kneighbors(return_distance=False)  # without queries: of the fitted users, each without itself
 
 
 def last_inputs(values: np.ndarray, offsets: np.ndarray, max_length: int) -> np.ndarray:
@@ -75,14 +83,13 @@ def last_inputs(values: np.ndarray, offsets: np.ndarray, max_length: int) -> np.
 class CrossAttention(nn.Module):
     """Causal attention of one view over the other: no residual, no norm, no dropout, as published."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
         self.output = nn.Linear(dim, dim)
 
-    def forward(self, query: Tensor, memory: Tensor) -> Tensor:
-        """query, memory: (B, L, D) → (B, L, D)."""
+    def forward(self, query: Float[Tensor, "B L D"], memory: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.query, query), (self.key, memory), (self.value, memory))
@@ -92,51 +99,59 @@ class CrossAttention(nn.Module):
 
 
 class PreNormBlock(nn.Module):
-    """SASRec's own block: normed queries over plain keys and values, one head, ReLU."""
+    """SASRec's published block: LayerNorm on the queries but not on keys and values, one head, ReLU."""
 
-    def __init__(self, dim: int, rate: float) -> None:
+    def __init__(self, *, dim: int, rate: float) -> None:
         super().__init__()
         self.rate = rate
         self.attention_norm, self.ffn_norm = nn.LayerNorm(dim, eps=1e-8), nn.LayerNorm(dim, eps=1e-8)
         self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
         self.inner, self.outer = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, items: Tensor | None = None) -> Tensor:
-        """x: (B, L, D) → (B, L, D); with items (B, L), 0 = padding at the right, after the last one only: (B, 1, D)."""
+    def forward(self, x: Float[Tensor, "B L D"], items: Int[Tensor, "B L"] | None = None) -> Float[Tensor, "B _ D"]:
+        """State at every position; with items (0 = padding, at the right) only at each row's last item: (B, 1, D)."""
         query = self.attention_norm(x if items is None else last_position(x, items)[:, None])
         q, k, v = self.query(query)[:, None], self.key(x)[:, None], self.value(x)[:, None]  # one head
         visible = None if items is None else items > 0
         mixed = attend(q, k, v, visible, self.rate if self.training else 0.0)[:, 0]
         x = self.ffn_norm(query + self.output(mixed))
-        inner = F.relu(dropout(self.inner(x), self.rate, self.training))
-        return x + dropout(self.outer(inner), self.rate, self.training)
+        inner = F.relu(dropout(self.inner(x), self.rate, training=self.training))
+        return x + dropout(self.outer(inner), self.rate, training=self.training)
 
 
-class LlmEsr(nn.Module):
-    """Two views of a history, each informed by the other, through one shared backbone."""
+class LlmEsr(Recommender):
+    """Two views of a history, each attending to the other, through one shared backbone.
+
+    A state is the concatenation of both views: (…, d) with d = 2 D. Item 0 is padding, at the right.
+    """
+
+    histories: Tensor
 
     def __init__(
-        self, config: LlmEsrConfig, vectors: dict[str, np.ndarray], start: np.ndarray, neighbours: np.ndarray,
-        histories: np.ndarray,
-    ) -> None:  # fmt: skip
-        """vectors: {modality: (N, width)}, fixed; start: (N, D); neighbours: (users, K); histories: (users, L)."""
+        self,
+        config: LlmEsrConfig,
+        vectors: dict[str, np.ndarray],
+        start: Float[np.ndarray, "N D"],
+        neighbours: Int[np.ndarray, "users K"],
+        histories: Int[np.ndarray, "users L"],
+    ) -> None:
+        """vectors: {modality: (N, width)}, which are not trained; start: of the ID embeddings."""
         super().__init__()
         self.config = c = config
         for name, matrix in vectors.items():
             unit = F.normalize(torch.from_numpy(matrix), dim=-1)
             self.register_buffer(f"semantic_{name}", F.pad(unit, (0, 0, 1, 0)))
         self.register_buffer("histories", torch.from_numpy(histories), persistent=False)
-        # in main memory: a host that looks them up need not ask a card
+        # not buffers: they stay in main memory, where looking them up needs no GPU sync
         self.neighbours, self.lengths = torch.from_numpy(neighbours), torch.from_numpy((histories > 0).sum(axis=1))
         self.adapters = nn.ModuleDict(
             {name: nn.Sequential(nn.Linear(w, w // 2), nn.Linear(w // 2, c.dim)) for name, w in c.widths.items()}
         )
         self.item_embedding = nn.Embedding(c.items + 1, c.dim)
         self.position_embedding = nn.Embedding(c.max_length, c.dim)
-        self.to_id, self.to_semantic = CrossAttention(c.dim, c.cross_heads), CrossAttention(c.dim, c.cross_heads)
-        self.blocks = nn.ModuleList(PreNormBlock(c.dim, c.dropout) for _ in range(c.layers))
+        self.to_id, self.to_semantic = (CrossAttention(dim=c.dim, heads=c.cross_heads) for _ in range(2))
+        self.blocks = nn.ModuleList(PreNormBlock(dim=c.dim, rate=c.dropout) for _ in range(c.layers))
         self.norm = nn.LayerNorm(c.dim, eps=1e-8)
-        self.sampler: Sampler | None = None  # of negatives; None: all items are
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
@@ -144,8 +159,8 @@ class LlmEsr(nn.Module):
             self.item_embedding.weight[0] = 0
             self.item_embedding.weight[1:] = torch.from_numpy(start)
 
-    def views(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """ID embedding and adapted semantic vector of items. items: (n,) → (n, D), (n, D)."""
+    def views(self, items: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n D"], Float[Tensor, "n D"]]:
+        """ID embeddings and adapted semantic vectors of items."""
         semantic = [adapter(getattr(self, f"semantic_{name}")[items]) for name, adapter in self.adapters.items()]
         return self.item_embedding(items), torch.stack(semantic).sum(dim=0)
 
@@ -155,70 +170,66 @@ class LlmEsr(nn.Module):
             x = block(x)
         return self.norm(top(x, items))
 
-    def hidden(self, items: Tensor, last: bool = False) -> Tensor:
-        """State of both views after each item. items: (B, L), 0 = padding at the right → (B, L, 2 D).
-
-        last: only after each row's last item, (B, 1, 2 D).
-        """
-        distinct, where, _ = unique_items(items)
+    def hidden(self, items: Int[Tensor, "B L"], last: bool = False) -> Float[Tensor, "B _ d"]:
+        """State after each item; last: only after each row's last item, (B, 1, d)."""
+        c, (unique, inverse, _) = self.config, unique_items(items)
         positions = self.position_embedding.weight[: items.shape[1]]
         ids, semantic = (
-            dropout(F.embedding(where, v) * self.config.dim**0.5 + positions, self.config.dropout, self.training)
-            for v in self.views(distinct)
+            dropout(F.embedding(inverse, view) * c.dim**0.5 + positions, c.dropout, training=self.training)
+            for view in self.views(unique)
         )
         crossed = self.to_id(semantic, ids), self.to_semantic(ids, semantic)
         return torch.cat([self._backbone(view, items if last else None) for view in crossed], dim=-1)
 
-    def candidates(self, items: Tensor | None) -> Tensor:
-        """Both views of some items or of all. (n,) → (n, 2 D); None → (N, 2 D), row i − 1 is item i."""
+    def candidates(self, items: Int[Tensor, " n"] | None) -> Float[Tensor, "n d"]:
+        """Both views of items, which the loss scores states against; None: of all items, row i − 1 is item i."""
         if items is None:
             items = torch.arange(1, self.config.items + 1, device=self.norm.weight.device)
         return torch.cat(self.views(items), dim=-1)
 
-    def item_matrix(self) -> Tensor:
-        """What states are ranked by. → (N, 2 D)."""
+    def item_matrix(self) -> Float[Tensor, "N d"]:
+        """What states are ranked by: row i − 1 is item i."""
         return self.candidates(None)
 
-    def loss(self, items: Tensor, targets: Tensor, users: np.ndarray) -> dict[str, Tensor]:
-        """Cross-entropy at every target position, plus self-distillation.
-
-        items, targets: (B, L), 0 = padding, no target; users: (B,) whose rows these are, in main memory.
-        """
+    def loss(
+        self, items: Int[Tensor, "B L"], targets: Int[Tensor, "B L"], users: Int[np.ndarray, " B"]
+    ) -> dict[str, Tensor]:
+        """Cross-entropy at every target position, plus self-distillation. targets: 0 = none. users: of each row."""
         states = self.hidden(items)
         ce = next_item_loss(*select_targets(states, targets), self.candidates, self.sampler)
         distilled = self.distil(last_position(states, items), torch.from_numpy(users))
         return {"loss": ce + self.config.distillation * distilled, "ce": ce, "distillation": distilled}
 
-    def distil(self, states: Tensor, users: Tensor) -> Tensor:
-        """Mean squared distance of users' states from the mean state of their neighbours, which do not learn from it.
+    def distil(self, states: Float[Tensor, "B d"], users: Int[Tensor, " B"]) -> Float[Tensor, ""]:
+        """Mean squared distance of users' states from the mean state of their neighbours, which gets no gradient.
 
-        states: (B, 2 D), users: (B,) in main memory.
+        users: in main memory.
         """
-        distinct, where = self.neighbours[users].unique(return_inverse=True)  # (n,), (B, K)
-        taught = self.teachers(distinct)[to_device(where, states.device)].mean(dim=1)
-        return distributed.mean_across_ranks((states - taught).square().mean(dim=1))
+        unique, inverse = self.neighbours[users].unique(return_inverse=True)  # (n,), (B, K)
+        mean = self.teachers(unique)[to_device(inverse, states.device)].mean(dim=1)
+        return distributed.mean_across_ranks((states - mean).square().mean(dim=1))
 
     @torch.no_grad()
-    def teachers(self, users: Tensor) -> Tensor:
-        """States of users (n,) in main memory, computed in classes of like length, with little padding. → (n, 2 D)."""
+    def teachers(self, users: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """States of users, computed in groups of similar history length to save padding. users: in main memory."""
         lengths, device = self.lengths[users], self.histories.device
         order = lengths.argsort(stable=True)
         states = [
             self.last_hidden(self.histories[to_device(users[part], device), : lengths[part].max()])
-            for part in order.chunk(LENGTH_CLASSES)
+            for part in order.chunk(LENGTH_GROUPS)
         ]
         return torch.cat(states)[to_device(order.argsort(), device)]
 
     @torch.no_grad()
-    def last_hidden(self, items: Tensor) -> Tensor:
-        """State after each row's last item. items: (B, L) → (B, 2 D)."""
+    def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B d"]:
+        """State after each row's last item."""
         return self.hidden(items, last=True)[:, 0]
 
 
 def build(material: Material) -> LlmEsr:
-    """An untrained LLM-ESR; its ID embeddings start from the content vectors' principal components."""
+    """An untrained LLM-ESR; its ID embeddings start at the principal components of the content vectors."""
     m = material
     config = LlmEsrConfig(items=m.items, dim=m.dim, max_length=m.max_length, widths=m.widths)
     near = similar_users(np.concatenate(list(m.vectors.values()), axis=1), m.values, m.offsets, config.neighbours)
-    start = collaborative_start(m.vectors, m.dim, m.seed)
+    start = collaborative_start(m.vectors, dim=m.dim, seed=m.seed)
     return LlmEsr(config, m.vectors, start, near, last_inputs(m.values, m.offsets, m.max_length))

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from stages.models.recommender import Recommender
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Material:
     values: np.ndarray  # (interactions,) in 1…N
     offsets: np.ndarray  # (users + 1,)
     vectors: dict[str, np.ndarray]  # {modality: (N, width)}
-    validate: Callable[[nn.Module], float]  # a model's validation ndcg@10
+    validate: Callable[[Recommender], float]  # a model's validation ndcg@10
 
     @property
     def widths(self) -> dict[str, int]:

@@ -1,19 +1,21 @@
 """MISSRec (Wang et al. 2023), trained from scratch on one dataset: interests are clusters of items' content vectors.
 
-An encoder reads the interests of a history, a decoder reads its items and looks at the encoder's output. The decoder
-sees the whole history at once, so that training goes prefix by prefix.
+An encoder reads the interests of a history, a decoder reads its items and attends to the encoder's output. The decoder
+is not causal, so each prefix of a history is a training example of its own.
 """
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
 from stages.models.baselines.lean import SingleQueryAttention, TableAttention
 from stages.models.baselines.material import Material
 from stages.models.layers import FeedForward, NormDropout, initialise, last_position
+from stages.models.recommender import Recommender
 from stages.parallel import distributed
 from stages.parallel.static_shapes import unique_items
 
@@ -27,7 +29,7 @@ class MissRecConfig:
     use_id: bool
     heads: int = 4
     dropout: float = 0.5
-    interest_ratio: float = 0.5  # clusters a content vector
+    interest_ratio: float = 0.5  # clusters per content vector
     tau: float = 0.07
     gamma: float = 1e-4  # weight of the interest regulariser
 
@@ -36,11 +38,17 @@ class MissRecConfig:
         return max(1, round(self.interest_ratio * self.items * len(self.widths)))
 
 
-class MissRec(nn.Module):
-    """Interest-aware encoder-decoder over adapted content (and ID) vectors, scored by fused cosines."""
+class MissRec(Recommender):
+    """Interest-aware encoder-decoder over adapted content (and ID) vectors, scored by fused cosines.
+
+    M: number of content modalities. I = M · L: number of interests of a row, padded. Item and interest 0 are padding.
+    """
+
+    interests: Tensor
+    interest_of: Tensor
 
     def __init__(self, config: MissRecConfig, vectors: dict[str, Tensor]) -> None:
-        """vectors: {modality: (N, width)}, fixed."""
+        """vectors: {modality: (N, width)}, which are not trained."""
         super().__init__()
         self.config = c = config
         for name, table in vectors.items():
@@ -50,21 +58,21 @@ class MissRec(nn.Module):
         if c.use_id:
             self.item_embedding = nn.Embedding(c.items + 1, c.dim)
         self.position_embedding = nn.Embedding(c.max_length, c.dim)
-        self.interest_attention = TableAttention(c.dim, c.heads, c.dropout)
-        self.interest_feed_forward = FeedForward(c.dim, c.dropout)
+        self.interest_attention = TableAttention(dim=c.dim, heads=c.heads, dropout=c.dropout)
+        self.interest_feed_forward = FeedForward(dim=c.dim, dropout=c.dropout)
         self.encoder_norm = nn.LayerNorm(c.dim, eps=1e-12)
-        self.input = NormDropout(c.dim, c.dropout)
-        self.self_attention = SingleQueryAttention(c.dim, c.heads, c.dropout)
-        self.cross_attention = SingleQueryAttention(c.dim, c.heads, c.dropout)
-        self.feed_forward = FeedForward(c.dim, c.dropout)
+        self.input = NormDropout(dim=c.dim, dropout=c.dropout)
+        self.self_attention = SingleQueryAttention(dim=c.dim, heads=c.heads, dropout=c.dropout)
+        self.cross_attention = SingleQueryAttention(dim=c.dim, heads=c.heads, dropout=c.dropout)
+        self.feed_forward = FeedForward(dim=c.dim, dropout=c.dropout)
         self.decoder_norm = nn.LayerNorm(c.dim, eps=1e-12)
         initialise(self)
         self.adaptors = nn.ModuleDict({name: nn.Linear(width, c.dim) for name, width in c.widths.items()})
         if len(c.widths) > 1:
-            self.fusion = nn.Parameter(torch.zeros(()))  # f: 0 is the plain mean of the modalities
+            self.fusion = nn.Parameter(torch.zeros(()))  # 0: the plain mean of the modalities
 
-    def adapted(self, items: Tensor) -> list[Tensor]:
-        """Each modality's vectors of distinct items. items: (n,) → M × (n, D)."""
+    def adapted(self, items: Int[Tensor, " n"]) -> list[Float[Tensor, "n D"]]:
+        """Adapted vectors of each modality."""
         return [adaptor(getattr(self, f"content_{name}")[items]) for name, adaptor in self.adaptors.items()]
 
     def _all_items(self) -> Tensor:
@@ -81,32 +89,34 @@ class MissRec(nn.Module):
         self.interests[1:] = torch.from_numpy(clusters.cluster_centers_)
         self.interest_of[:, 1:] = torch.from_numpy(clusters.labels_).long().view(-1, self.config.items) + 1
 
-    def interest_tokens(self, items: Tensor) -> Tensor:
-        """The distinct interests of each row's items, 0 = none. items: (B, L) → (B, M · L)."""
+    def interest_tokens(self, items: Int[Tensor, "B L"]) -> Int[Tensor, "B I"]:
+        """The interests of each row's items, each once."""
         tokens = self.interest_of[:, items].permute(1, 0, 2).flatten(1).sort(dim=1).values
         repeats = F.pad(tokens[:, 1:] == tokens[:, :-1], (1, 0))
         return tokens.masked_fill(repeats, 0)
 
-    def encode_interests(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoder output of each row's interests, and which are real. items: (B, L) → (B, I, D), (B, I)."""
+    def encode_interests(self, items: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "B I D"], Bool[Tensor, "B I"]]:
+        """Encoder output of each row's interests, and which of them are not padding."""
         tokens = self.interest_tokens(items)
-        distinct, where, _ = unique_items(tokens)
-        attended = self.interest_attention(self.interests[distinct], where, visible=tokens > 0)
+        unique, inverse, _ = unique_items(tokens)
+        attended = self.interest_attention(self.interests[unique], inverse, visible=tokens > 0)
         return self.encoder_norm(self.interest_feed_forward(attended)), tokens > 0
 
-    def decode(self, items: Tensor, memory: Tensor, real: Tensor) -> Tensor:
-        """Unit state at each row's last item, which sees the whole row. items: (B, L) → (B, D)."""
-        distinct, where, _ = unique_items(items)
-        vectors = torch.stack(self.adapted(distinct)).sum(dim=0)
+    def decode(
+        self, items: Int[Tensor, "B L"], memory: Float[Tensor, "B I D"], visible: Bool[Tensor, "B I"]
+    ) -> Float[Tensor, "B D"]:
+        """Unit state at each row's last item, which attends to the whole row and to the interests in `memory`."""
+        unique, inverse, _ = unique_items(items)
+        vectors = torch.stack(self.adapted(unique)).sum(dim=0)
         if self.config.use_id:
-            vectors = vectors + self.item_embedding(distinct)
-        x = self.input(F.embedding(where, vectors) + self.position_embedding.weight[: items.shape[1]])
-        asked = self.self_attention(last_position(x, items), x, items > 0)  # no other position's state is read
-        asked = self.cross_attention(asked, memory, real)
-        return F.normalize(self.decoder_norm(self.feed_forward(asked)), dim=-1)
+            vectors = vectors + self.item_embedding(unique)
+        x = self.input(F.embedding(inverse, vectors) + self.position_embedding.weight[: items.shape[1]])
+        state = self.self_attention(last_position(x, items), x, items > 0)  # no other position's state is needed
+        state = self.cross_attention(state, memory, visible)
+        return F.normalize(self.decoder_norm(self.feed_forward(state)), dim=-1)
 
-    def item_matrix(self) -> Tensor:
-        """Unit vectors of each modality, and of the ID where it is scored apart. → (M or M + 1, N, D)."""
+    def item_matrix(self) -> Float[Tensor, "parts N D"]:
+        """Unit vectors of each modality; with several modalities and `use_id`, of the ID too."""
         items = self._all_items()
         parts = self.adapted(items)
         if self.config.use_id:
@@ -114,9 +124,9 @@ class MissRec(nn.Module):
             parts = [parts[0] + ids] if len(parts) == 1 else [*parts, ids]
         return F.normalize(torch.stack(parts), dim=-1)
 
-    def scores(self, hidden: Tensor, items: Tensor) -> Tensor:
-        """Fused cosines: modalities weighted by a softmax of their own cosines. (B, D), item_matrix() → (B, N)."""
-        cosines = hidden @ items.transpose(1, 2)  # (parts, B, N)
+    def scores(self, hidden: Float[Tensor, "B D"], item_matrix: Float[Tensor, "parts N D"]) -> Float[Tensor, "B N"]:
+        """Fused cosines: modalities weighted by a softmax of their own cosines."""
+        cosines = hidden @ item_matrix.transpose(1, 2)  # (parts, B, N)
         count = len(self.config.widths)
         if count == 1:
             return cosines[0]
@@ -124,21 +134,21 @@ class MissRec(nn.Module):
         fused = ((self.fusion * content).softmax(dim=0) * content).sum(dim=0)
         return (count * fused + cosines[count]) / (count + 1) if self.config.use_id else fused
 
-    def loss(self, items: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def loss(self, items: Int[Tensor, "B L"], targets: Int[Tensor, "B L"]) -> dict[str, Tensor]:
         """Cross-entropy over all items of score / τ, and the regulariser of the pooled interests.
 
-        items: (B, L), prefixes; targets: (B, L), the next item at each prefix's last position, else 0.
+        items: one prefix per row; targets: the next item at the prefix's last position, 0 elsewhere.
         """
-        memory, real = self.encode_interests(items)
-        scores = self.scores(self.decode(items, memory, real), self.item_matrix()) / self.config.tau
+        memory, visible = self.encode_interests(items)
+        scores = self.scores(self.decode(items, memory, visible), self.item_matrix()) / self.config.tau
         ce = distributed.mean_across_ranks(F.cross_entropy(scores, last_position(targets, items) - 1, reduction="none"))
-        pooled = (memory * real[..., None]).sum(dim=1) / real.sum(dim=1, keepdim=True)
+        pooled = (memory * visible[..., None]).sum(dim=1) / visible.sum(dim=1, keepdim=True)
         regulariser = distributed.mean_across_ranks(pooled.square().mean(dim=1))
         return {"loss": ce + self.config.gamma * regulariser, "ce": ce, "regulariser": regulariser}
 
     @torch.no_grad()
-    def last_hidden(self, items: Tensor) -> Tensor:
-        """State after each row's last item. items: (B, L) → (B, D)."""
+    def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """State after each row's last item. items: 0 = padding, at the right."""
         return self.decode(items, *self.encode_interests(items))
 
 

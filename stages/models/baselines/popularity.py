@@ -1,12 +1,14 @@
-"""Popularity: every user gets the items that training saw most often."""
+"""Popularity: every user gets the items that occur most often in training."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from stages.models.baselines.material import Material
+from stages.models.recommender import Recommender
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,25 +16,27 @@ class PopularityConfig:
     items: int  # N
 
 
-class Popularity(nn.Module):
-    """An item's score is how often it stands in the training histories."""
+class Popularity(Recommender):
+    """An item's score is how often it occurs in the training histories."""
+
+    counts: Tensor
 
     def __init__(self, config: PopularityConfig) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("counts", torch.zeros(config.items, 1))
 
-    def count(self, values: np.ndarray) -> None:
-        """Learn from the items of all training histories, in 1…N."""
+    def count(self, values: Int[np.ndarray, " interactions"]) -> None:
+        """Count the items, 1…N, of all training histories."""
         counts = np.bincount(values, minlength=self.config.items + 1)[1:]
         self.counts.copy_(torch.from_numpy(counts)[:, None])
 
-    def last_hidden(self, items: Tensor) -> Tensor:
-        """The same for everyone. items: (B, L) → (B, 1)."""
+    def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B 1"]:
+        """1 for every user."""
         return self.counts.new_ones(len(items), 1)
 
-    def item_matrix(self) -> Tensor:
-        """Counts. → (N, 1)."""
+    def item_matrix(self) -> Float[Tensor, "N 1"]:
+        """How often each item occurs in training."""
         return self.counts
 
 

@@ -4,32 +4,26 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from stages.models.baselines.cosine import CosineSequenceModel
+from stages.models.baselines.cosine import CosineConfig, CosineSequenceModel
 from stages.models.baselines.material import Material
 from stages.models.layers import dropout, initialise
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniSRecConfig:
-    items: int  # N
-    dim: int  # D
-    layers: int
-    heads: int
-    max_length: int
+class UniSRecConfig(CosineConfig):
     width: int  # of the text vectors
     use_id: bool  # T + ID, or T alone
-    dropout: float = 0.5
     adaptor_dropout: float = 0.2
     experts: int = 8  # G
-    tau: float = 0.07
 
 
 class WhiteningMixture(nn.Module):
     """The MoE adaptor: Σ_g gate_g(x) · (x − b_g) W_g, with Gaussian noise on the gates in training."""
 
-    def __init__(self, width: int, dim: int, experts: int, rate: float) -> None:
+    def __init__(self, *, width: int, dim: int, experts: int, rate: float) -> None:
         super().__init__()
         self.rate = rate
         self.shift = nn.Parameter(torch.zeros(experts, width))  # b
@@ -37,17 +31,16 @@ class WhiteningMixture(nn.Module):
         self.gate = nn.Parameter(torch.zeros(width, experts))
         self.noise = nn.Parameter(torch.zeros(width, experts))
 
-    def gates(self, x: Tensor) -> Tensor:
-        """Weights of the experts, which sum to one. x: (n, width) → (n, G)."""
+    def gates(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n G"]:
+        """Weights of the experts, which sum to one."""
         logits = x @ self.gate
         if self.training:
             spread = F.softplus(x @ self.noise) + 0.01
             logits = logits + torch.randn_like(logits) * spread
         return logits.softmax(dim=-1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (n, width) → (n, D)."""
-        dropped = dropout(x, self.rate, self.training, table=True)
+    def forward(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n D"]:
+        dropped = dropout(x, self.rate, training=self.training, table=True)
         gates = self.gates(x)
         experts = torch.stack([dropped @ weight for weight in self.whiten], dim=1)  # (n, G, D)
         shifts = torch.einsum("gw,gwd->gd", self.shift, self.whiten)  # (x − b) W = x W − b W
@@ -58,18 +51,21 @@ class UniSRec(CosineSequenceModel):
     """SASRec's encoder over adapted text (and ID) vectors, scored by cosine against the same vectors."""
 
     config: UniSRecConfig
+    text: Tensor
 
-    def __init__(self, config: UniSRecConfig, text: Tensor) -> None:
-        """text: (N, width), fixed."""
+    def __init__(self, config: UniSRecConfig, text: Float[Tensor, "N width"]) -> None:
+        """text: the items' vectors, which are not trained."""
         super().__init__(config)
         self.register_buffer("text", F.pad(text, (0, 0, 1, 0)))  # row 0 is padding
-        self.adaptor = WhiteningMixture(config.width, config.dim, config.experts, config.adaptor_dropout)
+        self.adaptor = WhiteningMixture(
+            width=config.width, dim=config.dim, experts=config.experts, rate=config.adaptor_dropout
+        )
         if config.use_id:
             self.item_embedding = nn.Embedding(config.items + 1, config.dim)
         initialise(self)
 
-    def item_vectors(self, items: Tensor) -> Tensor:
-        """Adapted text, plus the ID embedding where IDs are used. items: (n,) → (n, D)."""
+    def item_vectors(self, items: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
+        """Adapted text, plus the ID embedding with `use_id`."""
         adapted = self.adaptor(self.text[items])
         return adapted + self.item_embedding(items) if self.config.use_id else adapted
 

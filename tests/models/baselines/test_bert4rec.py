@@ -13,7 +13,7 @@ def small_model(**changes) -> Bert4Rec:
 def test_every_row_hides_something_and_only_real_items():
     model = small_model()
     items = torch.randint(1, 21, (500, 6)) * (torch.arange(6) < torch.randint(1, 7, (500, 1)))
-    masked = model.cloze(items)
+    masked = model.choose_masked(items)
     assert masked.any(dim=1).all()
     assert not (masked & (items == 0)).any()
 
@@ -21,7 +21,7 @@ def test_every_row_hides_something_and_only_real_items():
 def test_the_shares_of_hidden_items_are_those_of_the_configuration():
     model = small_model(mask_share=0.3, last_share=0.4)
     items = torch.ones(20_000, 6, dtype=torch.long)
-    masked = model.cloze(items)
+    masked = model.choose_masked(items)
     alone = masked[:, -1] & (masked.sum(dim=1) == 1)
     nothing, last_only = 0.7**6, 0.7**5 * 0.3  # of the rows drawn item by item
     assert abs(alone.float().mean().item() - (0.4 + 0.6 * (nothing + last_only))) < 0.02

@@ -10,7 +10,7 @@ VISIBLE = torch.tensor([[True, True, True], [True, False, False]])
 def twins(lean: type[Attention], rate: float = 0.0) -> tuple[Attention, Attention]:
     """A lean layer and the plain one with the same weights, no bias of them zero."""
     torch.manual_seed(0)
-    plain, layer = Attention(8, 2, rate), lean(8, 2, rate)
+    plain, layer = Attention(dim=8, heads=2, dropout=rate), lean(dim=8, heads=2, dropout=rate)
     layer.load_state_dict(plain.state_dict())
     return layer, plain
 

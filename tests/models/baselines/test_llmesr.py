@@ -20,7 +20,7 @@ def small_model() -> LlmEsr:
     torch.manual_seed(0)
     config = LlmEsrConfig(items=20, dim=8, max_length=5, widths={"text": 6, "image": 4}, neighbours=2)
     near = similar_users(VECTORS["text"], VALUES, OFFSETS, 2)
-    start = collaborative_start(VECTORS, 8, seed=0)
+    start = collaborative_start(VECTORS, dim=8, seed=0)
     return LlmEsr(config, VECTORS, start, near, last_inputs(VALUES, OFFSETS, 5)).eval()
 
 
@@ -56,7 +56,7 @@ def test_the_last_state_alone_is_the_last_of_all_states():
 
 
 def test_the_id_view_starts_from_the_principal_components():
-    start = collaborative_start(VECTORS, 4, seed=0)
+    start = collaborative_start(VECTORS, dim=4, seed=0)
     joined = np.concatenate([v / np.linalg.norm(v, axis=1, keepdims=True) for v in VECTORS.values()], axis=1)
     centred = joined - joined.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
@@ -64,7 +64,7 @@ def test_the_id_view_starts_from_the_principal_components():
 
 
 def test_more_dimensions_than_directions_are_filled_with_a_small_normal():
-    start = collaborative_start({"text": VECTORS["image"]}, 10, seed=0)
+    start = collaborative_start({"text": VECTORS["image"]}, dim=10, seed=0)
     assert start.shape == (20, 10)
     assert 0.005 < start[:, 4:].std() < 0.04
 

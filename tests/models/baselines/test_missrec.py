@@ -90,7 +90,7 @@ def test_interests_are_found_again_from_the_seed():
 
 def plain(layer: Attention) -> Attention:
     """Attention over keys and values with the layer's weights."""
-    twin = Attention(8, 4, 0.5).eval()
+    twin = Attention(dim=8, heads=4, dropout=0.5).eval()
     twin.load_state_dict(layer.state_dict())
     return twin
 

@@ -14,7 +14,7 @@ def small_model(use_id: bool = False) -> UniSRec:
 
 def filled_mixture() -> WhiteningMixture:
     torch.manual_seed(0)
-    mixture = WhiteningMixture(6, 8, experts=3, rate=0.2)
+    mixture = WhiteningMixture(width=6, dim=8, experts=3, rate=0.2)
     for parameter in mixture.parameters():
         torch.nn.init.normal_(parameter)
     return mixture
