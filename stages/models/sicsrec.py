@@ -170,8 +170,11 @@ class Sicsrec(Recommender):
             own[name].copy_(tensor)
 
     def load_content_side(self, pretrained: "Sicsrec") -> None:
-        """Start the content side from a content-only model (Table 9, "Fixed Con…")."""
-        for part in ("content", "content_input", "content_encoder"):
+        """Start the content side, and the positions that it was trained with, from a content-only model (Table 9).
+
+        The streams share the positions: those of a pretrained ID encoder are overwritten.
+        """
+        for part in ("position_embedding", "content", "content_input", "content_encoder"):
             if hasattr(self, part):
                 getattr(self, part).load_state_dict(getattr(pretrained, part).state_dict())
 

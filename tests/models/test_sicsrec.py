@@ -208,12 +208,23 @@ def test_content_starts_at_the_encoders_vectors_less_their_mean_where_items_are_
         torch.testing.assert_close(table.weight[1:], vectors[name] - shared)
 
 
-def test_the_content_side_of_a_content_only_model_can_be_taken_over():
-    first = build(replace(CONFIG, use_id=False, frozen=()))
+@pytest.mark.parametrize("without", [(), ("l2norm",)])
+def test_a_loaded_content_side_computes_the_states_of_the_content_only_model(without):
+    first = build(replace(CONFIG, use_id=False, frozen=(), without=without)).eval()
     with torch.no_grad():
         for parameter in first.parameters():
-            parameter.add_(0.1)
-    model = build(replace(CONFIG, frozen=("content_encoder",)))
+            parameter.add_(torch.randn_like(parameter))
+    model = build(replace(CONFIG, frozen=("content_encoder",), without=without)).eval()
     model.load_content_side(first)
-    for key, parameter in model.content_encoder.state_dict().items():
-        assert torch.equal(parameter, first.content_encoder.state_dict()[key])
+    states, expected = (m._content_states(HISTORIES, m.position_embedding.weight[:4], False) for m in (model, first))
+    assert torch.equal(states, expected)
+
+
+def test_without_a_content_encoder_content_and_positions_are_loaded():
+    first = build(replace(CONFIG, use_id=False, frozen=()))
+    with torch.no_grad():
+        first.position_embedding.weight.add_(1)
+    model = build(replace(CONFIG, frozen=("content_embedding",), without=("cmse",)))
+    model.load_content_side(first)
+    assert torch.equal(model.position_embedding.weight, first.position_embedding.weight)
+    assert torch.equal(model.content.tables["text"].weight, first.content.tables["text"].weight)
