@@ -14,16 +14,17 @@ from stages.parallel import distributed
 def dropout(x: Float[Tensor, "*any"], rate: float, *, training: bool, table: bool = False) -> Float[Tensor, "*any"]:
     """Inverted dropout. `table`: the rows of `x` are not those of the batch, and all ranks drop the same elements.
 
-    On a CPU one random byte is drawn per element, so the rate is rounded to 1/256: torch draws 32 bits, which takes a
-    quarter of a training step.
+    On a CPU one random byte is drawn per element, so the rate is rounded to 1/256, at most 255/256: torch draws 32 bits,
+    which takes a quarter of a training step.
     """
     if not training or x.device.type != "cpu":
         return F.dropout(x, rate, training)
+    threshold = min(round(rate * 256), 255)
     shape, own = (x.shape, slice(None)) if table else distributed.random_shape(x.shape)
     count = math.prod(shape)
     words = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None)  # eight bytes each
-    mask = words.view(torch.uint8)[:count].view(shape)[own] >= round(rate * 256)
-    return x * mask.to(x.dtype).mul_(1 / (1 - rate))
+    mask = words.view(torch.uint8)[:count].view(shape)[own] >= threshold
+    return x * mask.to(x.dtype).mul_(256 / (256 - threshold))  # the share that is kept, after rounding
 
 
 def attend(
