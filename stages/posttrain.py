@@ -45,13 +45,18 @@ def model_config(params: Params, items: int, widths: dict[str, int], use_id: boo
     return config
 
 
-def build_model(config: SicsrecConfig, vectors: dict[str, torch.Tensor]) -> Sicsrec:
-    """A model with the content vectors in its tables and, when an ID part is frozen, the pretrained ID encoder."""
-    model = Sicsrec(config)
+def pretrained_encoder(config: SicsrecConfig) -> Sasrec | None:
+    """The encoder of step one, when an ID part is frozen."""
+    if config.use_id and {"id_embedding", "id_encoder"} & set(config.frozen):
+        return load_model(ID_ENCODER, Sasrec, SasrecConfig)
+    return None
+
+
+def build_model(config: SicsrecConfig, vectors: dict[str, torch.Tensor], pretrained: Sasrec | None = None) -> Sicsrec:
+    """A model with the content vectors in its tables, and the pretrained ID encoder if there is one."""
+    model = Sicsrec(config, pretrained)
     if config.widths:
         model.load_content_vectors(vectors)
-    if config.use_id and {"id_embedding", "id_encoder"} & set(config.frozen):
-        model.load_id_encoder(load_model(ID_ENCODER, Sasrec, SasrecConfig))
     return model
 
 
@@ -89,8 +94,9 @@ def main() -> None:
     widths = {name: table.shape[1] for name, table in vectors.items()}
     config = model_config(params, data.items, widths, use_id="id" in params.modalities)
 
+    pretrained = pretrained_encoder(config)  # before the seed: loading it draws random numbers
     torch.manual_seed(params.seed)
-    model = build_model(config, vectors)
+    model = build_model(config, vectors, pretrained)
     summary = {}
     if {"content_embedding", "content_encoder"} & set(config.frozen):
         # Table 9's "Fixed Con…": the side that will be frozen is trained first, alone

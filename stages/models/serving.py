@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from operator import attrgetter
 
 import torch
 from torch import nn
@@ -15,8 +16,7 @@ def folded_sicsrec(model: Sicsrec) -> Sicsrec:
     """A copy whose content tables hold adapted vectors and whose ID encoder holds W₀ + B A (eqs. 6, 7, 20)."""
     folded = Sicsrec(replace(model.config, without=(*model.config.without, "lora")))
     for name, tensor in folded.state_dict().items():
-        owner, _, attribute = name.rpartition(".")
-        tensor.copy_(getattr(model.get_submodule(owner), attribute))  # a Linear's weight, with its update if it has one
+        tensor.copy_(attrgetter(name)(model))  # of a weight with a low-rank update: their sum
     if model.config.widths:
         content = folded.content
         for name, adapter in content.adapters.items():

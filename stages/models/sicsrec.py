@@ -78,12 +78,9 @@ class Content(nn.Module):
     def __init__(self, config: SicsrecConfig) -> None:
         super().__init__()
         self.tables = nn.ModuleDict({name: nn.Embedding(config.items + 1, w) for name, w in config.widths.items()})
-        self.adapters = nn.ModuleDict(
-            {
-                name: nn.Sequential(nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, config.dim))
-                for name, width in config.widths.items()
-            }
-        )
+        self.adapters = nn.ModuleDict()
+        for name, w in config.widths.items():
+            self.adapters[name] = nn.Sequential(nn.Linear(w, w // 2), nn.ReLU(), nn.Linear(w // 2, config.dim))
 
     def forward(self, items: Int[Tensor, "*any"]) -> dict[str, Float[Tensor, "*any D"]]:
         """Adapted vectors of each modality; each unique item is computed once."""
@@ -102,7 +99,8 @@ class Sicsrec(Recommender):
     Items of shape (B, L) are right-padded with 0.
     """
 
-    def __init__(self, config: SicsrecConfig) -> None:
+    def __init__(self, config: SicsrecConfig, pretrained: Sasrec | None = None) -> None:
+        """pretrained: the encoder that the ID side starts from (section 3.5, step one)."""
         super().__init__()
         self.config = c = config
         self.position_embedding = nn.Embedding(c.max_length, c.dim)  # shared by the streams
@@ -120,27 +118,30 @@ class Sicsrec(Recommender):
         if c.decoder:
             self.decoder_query = NormDropout(dim=c.dim, dropout=c.dropout)
             self.decoder_memory = NormDropout(dim=c.dim, dropout=c.dropout)
-            self.decoder = nn.ModuleList(
-                Block(dim=c.dim, heads=c.heads, dropout=c.dropout) for _ in range(c.decoder_layers)
-            )
+            blocks = [Block(dim=c.dim, heads=c.heads, dropout=c.dropout) for _ in range(c.decoder_layers)]
+            self.decoder = nn.ModuleList(blocks)
         self.projection = nn.Linear(c.dim * (c.id_stream + c.content_stream + c.decoder), c.dim)
         initialise(self)
+        if pretrained:
+            self._load_id_encoder(pretrained)
         self._freeze()
 
     def _new_encoder(self) -> TransformerEncoder:
         c = self.config
         return TransformerEncoder(layers=c.layers, dim=c.dim, heads=c.heads, dropout=c.dropout)
 
+    def _load_id_encoder(self, pretrained: Sasrec) -> None:
+        self.item_embedding.load_state_dict(pretrained.item_embedding.state_dict())
+        self.position_embedding.load_state_dict(pretrained.position_embedding.state_dict())
+        if self.config.id_stream:
+            self.id_input.load_state_dict(pretrained.input.state_dict())
+            self.id_encoder.load_state_dict(pretrained.encoder.state_dict())
+
     def _freeze(self) -> None:
-        parts = {
-            "id_embedding": "item_embedding",
-            "id_encoder": "id_encoder",
-            "content_embedding": "content",
-            "content_encoder": "content_encoder",
-        }
+        renamed = {"id_embedding": "item_embedding", "content_embedding": "content"}
         for name in self.config.frozen:
-            if hasattr(self, parts[name]):
-                getattr(self, parts[name]).requires_grad_(False)
+            if part := getattr(self, renamed.get(name, name), None):
+                part.requires_grad_(False)
         if self.config.lora:
             add_lora(self.id_encoder, self.config.rank)
 
@@ -155,25 +156,8 @@ class Sicsrec(Recommender):
             start = vectors[name] if self.config.use_id else vectors[name] - vectors[name].mean(dim=0)
             table.get_parameter("weight").copy_(F.pad(start, (0, 0, 1, 0)))  # row 0 is padding
 
-    def load_id_encoder(self, pretrained: Sasrec) -> None:
-        """Start the ID side from the pretrained encoder (section 3.5, step one)."""
-        self.item_embedding.load_state_dict(pretrained.item_embedding.state_dict())
-        self.position_embedding.load_state_dict(pretrained.position_embedding.state_dict())
-        if not self.config.id_stream:
-            return
-        self.id_input.load_state_dict(pretrained.input.state_dict())
-        own = {  # with low-rank updates, W₀ stands below the parametrisation
-            name.replace(".parametrizations.weight.original", ".weight"): tensor
-            for name, tensor in self.id_encoder.state_dict().items()
-        }
-        for name, tensor in pretrained.encoder.state_dict().items():
-            own[name].copy_(tensor)
-
     def load_content_side(self, pretrained: "Sicsrec") -> None:
-        """Start the content side, and the positions that it was trained with, from a content-only model (Table 9).
-
-        The streams share the positions: those of a pretrained ID encoder are overwritten.
-        """
+        """Start the content side, and the positions that both streams share, from a content-only model (Table 9)."""
         for part in ("position_embedding", "content", "content_input", "content_encoder"):
             if hasattr(self, part):
                 getattr(self, part).load_state_dict(getattr(pretrained, part).state_dict())
@@ -193,8 +177,7 @@ class Sicsrec(Recommender):
     def hidden(self, items: Int[Tensor, "B L"], last: bool = False) -> Float[Tensor, "B _ D"]:
         """Unit state after each item (eqs. 5–15).
 
-        last: only the state after each row's last item, (B, 1, D); of other positions only what that state depends on
-        is computed.
+        last: only the state after each row's last item, (B, 1, D), and only what that state depends on is computed.
         """
         c, positions = self.config, self.position_embedding.weight[: items.shape[1]]
         parts = []
@@ -214,13 +197,11 @@ class Sicsrec(Recommender):
 
     def candidates(self, items: Int[Tensor, " n"] | None) -> Float[Tensor, "n D"]:
         """Unit ID embeddings, or without `id` fused content vectors. None: of all items, row i − 1 is item i."""
-        if items is None and self.config.use_id:
-            table = self.item_embedding.weight[1:]
-        elif items is None:
-            every = torch.arange(1, self.config.items + 1, device=self.projection.weight.device)
-            table = fuse_modalities(self.content(every))
+        if self.config.use_id:
+            table = self.item_embedding.weight[1:] if items is None else self.item_embedding(items)
         else:
-            table = self.item_embedding(items) if self.config.use_id else fuse_modalities(self.content(items))
+            every = torch.arange(1, self.config.items + 1, device=self.projection.weight.device)
+            table = fuse_modalities(self.content(every if items is None else items))
         return F.normalize(dropout(table, self.config.item_dropout, training=self.training, table=True), dim=-1)
 
     @torch.no_grad()

@@ -21,9 +21,9 @@ def subsets(names):
     return chain.from_iterable(combinations(names, n) for n in range(len(names) + 1))
 
 
-def build(config: SicsrecConfig = CONFIG) -> Sicsrec:
+def build(config: SicsrecConfig = CONFIG, pretrained: Sasrec | None = None) -> Sicsrec:
     torch.manual_seed(0)
-    model = Sicsrec(config)
+    model = Sicsrec(config, pretrained)
     if config.widths:
         model.load_content_vectors({name: torch.randn(ITEMS, width) for name, width in config.widths.items()})
     return model
@@ -134,8 +134,8 @@ def test_an_item_outside_the_batch_gets_no_pull_on_its_content():
 
 
 def test_the_posttrained_id_stream_starts_as_the_pretrained_encoder():
-    model, encoder = build().eval(), pretrained()
-    model.load_id_encoder(encoder)
+    encoder = pretrained()
+    model = build(CONFIG, encoder).eval()
     positions = model.position_embedding.weight[:4]
     states = model.id_encoder(model.id_input(model.item_embedding(HISTORIES) + positions))
     torch.testing.assert_close(states, encoder.hidden(HISTORIES))
