@@ -8,7 +8,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from stages.data.histories import prefix_windows, training_batches, training_batches_with_users, training_windows
+from stages.data.histories import (
+    Histories,
+    padded_histories,
+    prefix_windows,
+    training_batches,
+    training_batches_with_users,
+    training_windows,
+)
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet, read_vectors, write_json, write_parquet
 from stages.models.baselines.material import Material
@@ -25,6 +32,17 @@ EMBEDDINGS = Path("artifacts/embeddings_baselines.parquet")
 CURVES = Path("artifacts/curves/baselines")
 RANKS = Path("artifacts/ranks")
 MOST_ITEMS_IN_PAIRS = 30_000  # ItemKNN then takes 11 GB
+
+
+def latest_inputs(histories: Histories, max_length: int) -> np.ndarray:
+    """The latest items before each user's last training item, right-padded with 0. → (users, L ≤ max_length).
+
+    A history of one item keeps it.
+    """
+    lengths = np.maximum(histories.lengths - 1, 1)
+    last = histories.offsets[1:][histories.lengths > 1] - 1
+    shorter = Histories(np.delete(histories.values, last), np.concatenate([[0], np.cumsum(lengths)]))
+    return padded_histories(shorter, np.arange(len(lengths)), max_length)
 
 
 def batches_of(
@@ -60,6 +78,7 @@ def train(
         seed=params.seed,
         values=data.histories.values,
         offsets=data.histories.offsets,
+        inputs=lambda: latest_inputs(data.histories, sequence.max_length),
         vectors=read_vectors(EMBEDDINGS, list(system.content)),
         validate=lambda candidate: validate(candidate)[MONITOR],
     )

@@ -1,11 +1,21 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
+from stages.baseline import latest_inputs
+from stages.data.histories import Histories
 from stages.errors import InputError
 from stages.models.systems import SYSTEMS
+
+
+def test_the_last_training_item_is_not_among_the_inputs():
+    lists = [[1, 2, 3], [4, 5], [1], [6, 7, 8, 9]]
+    histories = Histories(np.concatenate(lists), np.cumsum([0, *map(len, lists)]))
+    assert latest_inputs(histories, 5).tolist() == [[1, 2, 0], [4, 0, 0], [1, 0, 0], [6, 7, 8]]
+    assert latest_inputs(histories, 2).tolist() == [[1, 2], [4, 0], [1, 0], [7, 8]]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from stages.baseline import latest_inputs
 from stages.data.histories import (
     Histories,
     prefix_windows,
@@ -29,7 +30,9 @@ def histories() -> Histories:
 def material(**changes: object) -> Material:
     packed = histories()
     sizes = {"items": ITEMS, "layers": 1, "heads": 2, "max_length": 10, "seed": 0}
-    return Material(values=packed.values, offsets=packed.offsets, **sizes | changes)
+    return Material(
+        values=packed.values, offsets=packed.offsets, inputs=lambda: latest_inputs(packed, 10), **sizes | changes
+    )
 
 
 def build(name: str, dropout: float = 0.0) -> torch.nn.Module:

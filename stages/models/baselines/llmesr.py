@@ -69,17 +69,6 @@ def similar_users(
     return search.kneighbors(return_distance=False)  # without queries: of the fitted users, each without itself
 
 
-def last_inputs(values: np.ndarray, offsets: np.ndarray, max_length: int) -> np.ndarray:
-    """Each user's latest training items without the very last, right-padded with 0. → (users, L), L ≤ max_length.
-
-    values, offsets: packed training histories; a history of one item keeps it.
-    """
-    end = np.maximum(offsets[1:] - 1, offsets[:-1] + 1)
-    start = np.maximum(offsets[:-1], end - max_length)
-    index = start[:, None] + np.arange((end - start).max())
-    return np.where(index < end[:, None], values[np.minimum(index, len(values) - 1)], 0)
-
-
 class CrossAttention(nn.Module):
     """Causal attention of one view over the other: no residual, no norm, no dropout, as published."""
 
@@ -135,7 +124,7 @@ class LlmEsr(Recommender):
         neighbours: Int[np.ndarray, "users K"],
         histories: Int[np.ndarray, "users L"],
     ) -> None:
-        """vectors: {modality: (N, width)}, which are not trained; start: of the ID embeddings."""
+        """vectors: {modality: (N, width)}, not trained. start: of ID embeddings. histories: what `teachers` reads."""
         super().__init__()
         self.config = c = config
         for name, matrix in vectors.items():
@@ -232,4 +221,4 @@ def build(material: Material) -> LlmEsr:
     config = LlmEsrConfig(items=m.items, dim=m.dim, max_length=m.max_length, widths=m.widths)
     near = similar_users(np.concatenate(list(m.vectors.values()), axis=1), m.values, m.offsets, config.neighbours)
     start = collaborative_start(m.vectors, dim=m.dim, seed=m.seed)
-    return LlmEsr(config, m.vectors, start, near, last_inputs(m.values, m.offsets, m.max_length))
+    return LlmEsr(config, m.vectors, start, near, m.inputs())

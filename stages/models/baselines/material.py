@@ -23,6 +23,7 @@ class Material:
     seed: int
     values: np.ndarray  # (interactions,) in 1…N
     offsets: np.ndarray  # (users + 1,)
+    inputs: Callable[[], np.ndarray]  # (users, L): the latest items before each user's last training item, 0 = padding
     vectors: dict[str, np.ndarray]  # {modality: (N, width)}
     validate: Callable[[Recommender], float]  # a model's validation ndcg@10
 

@@ -6,13 +6,13 @@ from stages.models.baselines.llmesr import (
     LlmEsr,
     LlmEsrConfig,
     collaborative_start,
-    last_inputs,
     similar_users,
 )
 
 RNG = np.random.default_rng(0)
 VECTORS = {"text": RNG.normal(size=(20, 6)).astype(np.float32), "image": RNG.normal(size=(20, 4)).astype(np.float32)}
 HISTORIES = [[1, 2, 3], [4, 5], [1, 2], [6, 7, 8, 9]]
+INPUTS = np.array([[1, 2, 0], [4, 0, 0], [1, 0, 0], [6, 7, 8]])
 VALUES, OFFSETS = np.concatenate(HISTORIES), np.cumsum([0, *map(len, HISTORIES)])
 
 
@@ -21,7 +21,7 @@ def small_model() -> LlmEsr:
     config = LlmEsrConfig(items=20, dim=8, max_length=5, widths={"text": 6, "image": 4}, neighbours=2)
     near = similar_users(VECTORS["text"], VALUES, OFFSETS, 2)
     start = collaborative_start(VECTORS, dim=8, seed=0)
-    return LlmEsr(config, VECTORS, start, near, last_inputs(VALUES, OFFSETS, 5)).eval()
+    return LlmEsr(config, VECTORS, start, near, INPUTS).eval()
 
 
 def test_neighbours_are_the_others_with_the_nearest_mean_vector():
@@ -31,11 +31,6 @@ def test_neighbours_are_the_others_with_the_nearest_mean_vector():
         cosines = [m @ mean / np.linalg.norm(m) / np.linalg.norm(mean) for m in means]
         cosines[user] = -2
         assert near[user].tolist() == np.argsort(cosines)[::-1][:2].tolist()
-
-
-def test_the_last_training_item_is_not_among_a_teacher_s_inputs():
-    assert last_inputs(VALUES, OFFSETS, 5).tolist() == [[1, 2, 0], [4, 0, 0], [1, 0, 0], [6, 7, 8]]
-    assert last_inputs(VALUES, OFFSETS, 2).tolist() == [[1, 2], [4, 0], [1, 0], [7, 8]]
 
 
 def test_distillation_is_the_distance_from_the_mean_of_the_neighbours_states_without_their_gradient():
