@@ -6,6 +6,9 @@ import torch
 from safetensors.torch import load_file
 
 from stages.errors import InputError
+from stages.models.sicsrec import SicsrecConfig
+from stages.params import load_params
+from stages.posttrain import model_config
 
 WEIGHTS = Path("artifacts/sicsrec.safetensors")
 
@@ -18,6 +21,20 @@ def test_the_frozen_id_encoder_keeps_its_weights_and_gets_low_rank_updates(after
     assert torch.equal(original, before[f"encoder.{layer}.weight"])
     assert now[f"id_encoder.{layer}.parametrizations.weight.0.b"].abs().sum() > 0
     assert not torch.equal(now["item_embedding.weight"], before["item_embedding.weight"])
+
+
+def test_each_param_is_the_model_s_param_of_that_name(after):
+    workspace = after("split")
+    workspace.set_params(
+        alpha=0.3, lam=0.002, tau=0.07, rank=3, dim=24, without=["l2norm"], frozen=["id_embedding"],
+        sequence={"layers": 4, "heads": 6, "max_length": 17},
+        posttrain={"decoder_layers": 5, "dropout": 0.4, "item_dropout": 0.2},
+    )  # fmt: skip
+    assert model_config(load_params(), items=40, widths={"text": 9}, use_id=True) == SicsrecConfig(
+        items=40, dim=24, layers=4, decoder_layers=5, heads=6, dropout=0.4, item_dropout=0.2, max_length=17,
+        tau=0.07, alpha=0.3, lam=0.002, rank=3, widths={"text": 9}, use_id=True, without=("l2norm",),
+        frozen=("id_embedding",),
+    )  # fmt: skip
 
 
 def test_a_frozen_content_side_is_trained_alone_first(after):
