@@ -23,6 +23,17 @@ def test_over_all_items_it_is_cross_entropy():
     torch.testing.assert_close(next_item_loss(states, targets, candidates, None), expected)
 
 
+@pytest.mark.parametrize("negatives", [None, 6])
+def test_positions_without_a_target_count_for_nothing(negatives):
+    states, targets = torch.randn(4, 4), torch.tensor([1, 0, 5, 0])
+    sampler = negatives and Sampler(torch.from_numpy(COUNTS), negatives)
+    some = targets > 0
+    torch.manual_seed(1)
+    expected = next_item_loss(states[some], targets[some], candidates, sampler)
+    torch.manual_seed(1)
+    torch.testing.assert_close(next_item_loss(states, targets, candidates, sampler), expected)
+
+
 def test_half_of_the_negatives_are_uniform_and_half_follow_training():
     torch.manual_seed(0)
     items, log_expected = Sampler(torch.from_numpy(COUNTS), 200_000).draw()
@@ -30,6 +41,19 @@ def test_half_of_the_negatives_are_uniform_and_half_follow_training():
     expected = (torch.full((5,), 0.2) + torch.from_numpy(COUNTS) / 100) / 2
     torch.testing.assert_close(share, expected.double(), atol=0.005, rtol=0)
     torch.testing.assert_close(log_expected.double(), (200_000 * expected[items - 1]).log().double())
+
+
+def test_of_an_odd_number_of_negatives_one_more_is_uniform():
+    occurrences = np.repeat([1, 2, 3, 4, 5], COUNTS)
+    torch.manual_seed(0)
+    uniform, places = torch.randint(5, (4,)), torch.randint(100, (3,))
+    torch.manual_seed(0)
+    items, _ = Sampler(torch.from_numpy(COUNTS), 7).draw()
+    assert items.tolist() == [*(uniform + 1).tolist(), *occurrences[places].tolist()]
+
+
+def test_a_sampler_is_no_part_of_a_saved_model():
+    assert not Sampler(torch.from_numpy(COUNTS), 7).state_dict()
 
 
 def test_a_large_sample_has_the_partition_sum_of_the_whole_catalogue():
@@ -65,6 +89,8 @@ def test_the_sampled_loss_equals_the_sum_written_out(scale):
     torch.testing.assert_close(next_item_loss(states, targets, candidates, sampler), torch.stack(losses).mean())
 
 
-def test_all_asks_for_no_sampler():
+def test_all_asks_for_no_sampler_and_a_number_for_one_of_that_size():
     assert negative_sampler("all", COUNTS) is None
-    assert negative_sampler(16, COUNTS).size == 16
+    sampler = negative_sampler(16, COUNTS)
+    assert sampler.size == 16
+    assert torch.equal(sampler.cumulative, torch.tensor([50, 50, 60, 90, 100]))
