@@ -13,8 +13,8 @@ import argparse
 import contextlib
 import difflib
 import hashlib
+import importlib
 import importlib.util
-import io
 import json
 import multiprocessing
 import os
@@ -99,12 +99,19 @@ def run_tests(module: Path, code: str, tests: list[str], log: Path) -> None:
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("stages", "tests")]:
-        del sys.modules[name]
     sys.meta_path.insert(0, Source(".".join(module.with_suffix("").parts), ROOT / module, code))
     status = pytest.main([*NO_ADDOPTS, f"--basetemp={log.parent / 'tests'}", *tests])
+    log.with_name("modules").write_text("\n".join(sys.modules))
     sys.stdout.flush()
     os._exit(status)
+
+
+def import_libraries(log: Path) -> None:
+    """Import torch and what else the tests have imported, so that every fork has it; the project's own modules not."""
+    for name in log.with_name("modules").read_text().splitlines():
+        if name.partition(".")[0] not in ("stages", "tests", "__main__", "conftest"):
+            with contextlib.suppress(ImportError):  # what a library has made up, or a test plugin
+                importlib.import_module(name)
 
 
 def verdict(module: Path, code: str, tests: list[str], log: Path, limit: float | None = None) -> str:
@@ -166,6 +173,8 @@ def judge_module(module: Path, tests: list[str], fresh: bool) -> bool:
             print(log.read_text(encoding="utf-8"), f"{module}: its tests fail without a change", sep="\n")
             return False
         limit = SLOWER * (time.monotonic() - started) + GRACE
+        if todo:
+            import_libraries(log)
         for code in tqdm(todo, desc=module.name, unit="mutant", disable=None):
             journal.add(code, verdict(module, code, tests, log, limit))
     verdicts = {code: journal.verdict(code) for code in codes}
@@ -188,8 +197,6 @@ def main() -> None:
         parser.error(f"pyproject.toml, tool.mutation.modules, has no {', '.join(unknown)}")
     os.chdir(ROOT)
     chosen = {name: configured[name] for name in arguments.modules or configured}
-    with contextlib.redirect_stdout(io.StringIO()):  # imports torch and the rest, which every fork then has
-        pytest.main([*NO_ADDOPTS, "--collect-only", *{test for tests in chosen.values() for test in tests}])
     passed = [judge_module(Path(name), tests, arguments.fresh) for name, tests in chosen.items()]
     sys.exit(0 if all(passed) else 1)
 
