@@ -39,7 +39,7 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 VERDICTS = ROOT / ".cache" / "mutation"
-NO_ADDOPTS = ["--override-ini=addopts=", "--import-mode=importlib", "-p", "no:xdist", "-p", "no:cacheprovider", "-qx"]
+OPTIONS = ["--override-ini=addopts=", "--import-mode=importlib", "-p", "no:xdist", "-p", "no:cacheprovider", "-qx"]
 SLOWER = 5  # a mutant is killed when its tests take more than SLOWER times as long as the module's, and GRACE seconds
 GRACE = 20
 MEMORY = 16 * 2**30  # bytes that a mutant may allocate
@@ -100,7 +100,9 @@ def run_tests(module: Path, code: str, tests: list[str], log: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.meta_path.insert(0, Source(".".join(module.with_suffix("").parts), ROOT / module, code))
-    status = pytest.main([*NO_ADDOPTS, f"--basetemp={log.parent / 'tests'}", *tests])
+    os.chdir(log.parent)  # a mutant may write anywhere below
+    folders = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", f"--basetemp={log.parent / 'tests'}"]
+    status = pytest.main([*OPTIONS, *folders, *(str(ROOT / test) for test in tests)])
     log.with_name("modules").write_text("\n".join(sys.modules))
     sys.stdout.flush()
     os._exit(status)
@@ -195,7 +197,6 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.modules if name not in configured]:
         parser.error(f"pyproject.toml, tool.mutation.modules, has no {', '.join(unknown)}")
-    os.chdir(ROOT)
     chosen = {name: configured[name] for name in arguments.modules or configured}
     passed = [judge_module(Path(name), tests, arguments.fresh) for name, tests in chosen.items()]
     sys.exit(0 if all(passed) else 1)
