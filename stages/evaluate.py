@@ -36,7 +36,7 @@ def load(name: str, device: torch.device) -> Sasrec | Sicsrec:
 def write_cases(
     models: dict[str, Sasrec | Sicsrec], histories: Histories, test: pl.DataFrame, ranks: dict[str, np.ndarray]
 ) -> None:
-    """What each model recommends after the histories that tell them apart (Fig. 5). ranks: viewed items left out."""
+    """What each model recommends after the histories on which the models differ most (Fig. 5). ranks: filtered."""
     targets = test["item"].to_numpy()
     popularity = np.bincount(histories.values, minlength=int(targets.max()) + 1)[targets]
     rows = []
@@ -44,19 +44,19 @@ def write_cases(
         history = histories.values[histories.offsets[index] : histories.offsets[index + 1]].tolist()
         row = {"user": test["user"][index], "history": history, "target": int(targets[index])}
         for name, model in models.items():
-            device = model.position_embedding.weight.device
-            row[name] = best_items(model, history, SHOWN, False, model.config.max_length, device)[0]
+            device, length = model.position_embedding.weight.device, model.config.max_length
+            row[name] = best_items(model, history, top=SHOWN, viewed=False, max_length=length, device=device)[0]
         rows.append(row)
     numbers = pl.List(pl.Int64)
-    schema = {"user": test.schema["user"], "history": numbers, "target": pl.Int64, **dict.fromkeys(models, numbers)}
-    write_parquet(CASES, pl.DataFrame(rows, schema=schema))
+    columns = {"user": test.schema["user"], "history": numbers, "target": pl.Int64(), **dict.fromkeys(models, numbers)}
+    write_parquet(CASES, pl.DataFrame(rows, schema=pl.Schema(columns)))
 
 
 def main() -> None:
     params = load_params()
     device = choose_device(params.device)
     train, valid, test = (read_parquet(SPLIT / f"{name}.parquet") for name in ("train", "valid", "test"))
-    histories = Histories.from_frame(train).extended(valid["item"].to_numpy())  # what is known before the test item
+    histories = Histories.from_frame(train).extended(valid["item"].to_numpy())  # all items before the test item
 
     ranks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     models = {name: load(name, device) for name in MODELS}
@@ -77,7 +77,7 @@ def main() -> None:
         mean_metrics(ranks["sicsrec"][0])
         | {
             "id_encoder": mean_metrics(ranks["id_encoder"][0]),
-            "interval": {name: interval(values, bootstrap, seed) for name, values in per_user.items()},
+            "interval": {name: interval(values, resamples=bootstrap, seed=seed) for name, values in per_user.items()},
             "filtered": mean_metrics(ranks["sicsrec"][1]) | {"id_encoder": mean_metrics(ranks["id_encoder"][1])},
         },
     )

@@ -1,4 +1,4 @@
-"""Use what was trained: `python -m stages.recommend --history v12 v9 --top 10` prints what to watch next."""
+"""Recommend with the trained model: `python -m stages.recommend --history v12 v9 --top 10`."""
 
 import argparse
 import json
@@ -19,14 +19,14 @@ MODEL = Path("artifacts/sicsrec.safetensors")
 
 
 def find_items(items: pl.DataFrame, words: list[str], title: str) -> pl.DataFrame:
-    """The items whose title has all the words, in any case. → raw_id and title."""
+    """The items whose title contains all the words, ignoring case. title: a column of items. → raw_id, title."""
     lowered = pl.col(title).str.to_lowercase()
-    every = pl.all_horizontal(lowered.str.contains(word.lower(), literal=True) for word in words)
-    return items.filter(every).select("raw_id", title=title)
+    has_all = pl.all_horizontal(lowered.str.contains(word.lower(), literal=True) for word in words)
+    return items.filter(has_all).select("raw_id", title=title)
 
 
 def item_numbers(items: pl.DataFrame, raw_ids: list[str]) -> list[int]:
-    """The numbers of raw ids, in their order. Raises InputError that names those that there are not."""
+    """The item numbers of raw ids, in the same order. Raises InputError that names the unknown ids."""
     number = dict(items.select("raw_id", "item").iter_rows())
     if unknown := [raw_id for raw_id in raw_ids if raw_id not in number]:
         raise InputError(f"--history: {ITEMS} has no {', '.join(unknown)}: find ids with --titles WORD")
@@ -34,20 +34,22 @@ def item_numbers(items: pl.DataFrame, raw_ids: list[str]) -> list[int]:
 
 
 def recommend(
-    model: Sicsrec, items: pl.DataFrame, history: list[int], top: int, viewed: bool, title: str
+    model: Sicsrec, items: pl.DataFrame, history: list[int], *, top: int, viewed: bool, title: str
 ) -> pl.DataFrame:
-    """The `top` items with the highest scores after a history, its own items only if `viewed`.
+    """The `top` items with the highest scores after a history. → rank, raw_id, title, score.
 
-    history: item numbers, oldest first. → rank, raw_id, title, score.
+    history: item numbers, oldest first. viewed: whether its items may be recommended again. title: a column of items.
     """
     device = model.position_embedding.weight.device
-    numbers, scores = best_items(model, history, top, viewed, model.config.max_length, device)
+    numbers, scores = best_items(
+        model, history, top=top, viewed=viewed, max_length=model.config.max_length, device=device
+    )
     chosen = items[[number - 1 for number in numbers]].select("raw_id", title=title)
     return chosen.with_columns(score=pl.Series(scores)).with_row_index("rank", offset=1)
 
 
 def show(frame: pl.DataFrame, as_json: bool) -> None:
-    """Print rows: JSON for programs, tab-separated for people."""
+    """Print the rows as JSON or as tab-separated text."""
     if as_json:
         print(json.dumps(frame.to_dicts(), ensure_ascii=False, indent=2))
         return
@@ -72,7 +74,8 @@ def main() -> None:
         raise InputError(f"--top {arguments.top}: ask for one item or more")
     history = item_numbers(items, arguments.history)
     model = load_model(MODEL, Sicsrec, SicsrecConfig).to(choose_device(params.device))
-    return show(recommend(model, items, history, arguments.top, arguments.viewed, title), arguments.json)
+    frame = recommend(model, items, history, top=arguments.top, viewed=arguments.viewed, title=title)
+    return show(frame, arguments.json)
 
 
 if __name__ == "__main__":

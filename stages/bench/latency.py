@@ -94,7 +94,7 @@ def main() -> None:
             rows.append(as_row(name, batch, measured(lambda m=model, x=inputs, i=matrix: forward(m, x, i))))
 
     sicsrec, one = folded_sicsrec(trained_sicsrec()).to(device), known.values[: known.offsets[1]].tolist()
-    request = measured(lambda: recommend(sicsrec, items, one, 10, False, f"title_{params.language}"))
+    request = measured(lambda: recommend(sicsrec, items, one, top=10, viewed=False, title=f"title_{params.language}"))
     rows.append(as_row("sicsrec, top 10 of one history, end to end", 1, request))
     folder = Path("metrics/tables")
     write_json(folder / f"fig4_{params.dataset}.json", {"machine": machine(device), "rows": rows})

@@ -18,7 +18,7 @@ import numpy as np
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from stages.bench import training
@@ -36,7 +36,7 @@ from stages.files import read_parquet, read_vectors, write_json
 from stages.parallel.device import choose_device, has_bfloat16
 from stages.parallel.distributed import BatchParts
 from stages.params import Params, load_params
-from stages.training.fit import Batches, Plan, fit
+from stages.training.fit import Batches, Plan, TrainableModel, fit
 
 ROUNDS = 3  # epochs or passes, after one to warm up; their median counts
 SQUARE = 4096  # side of the matrices: large enough for a card's full rate
@@ -46,7 +46,11 @@ Result = dict[str, float]
 
 
 def epoch_seconds(
-    model: nn.Module, batches: Batches, rate: float, device: torch.device, groups: list[dict[str, Any]] | None = None
+    model: TrainableModel,
+    batches: Batches,
+    rate: float,
+    device: torch.device,
+    groups: list[dict[str, Any]] | None = None,
 ) -> float:
     """The median epoch of `fit`, as the stages call it, the first one left out. rate: of learning."""
     ends: list[float] = []
@@ -73,7 +77,7 @@ def of_steps(params: Params, positions: int, device: torch.device) -> Result:
     data, content = read_data(), [name for name in params.modalities if name != "id"]
     vectors = read_vectors(Path("artifacts/embeddings.parquet"), content)
     windows = training_windows(data.train, params.sequence.max_length)
-    models = {
+    models: dict[str, TrainableModel] = {
         "pretrain": training.new_sasrec(params, data.items),
         "posttrain": training.new_sicsrec(params, data.items, {n: torch.from_numpy(v) for n, v in vectors.items()}),
     }

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from stages.data.histories import Histories, training_batches, training_windows
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import Params
 from stages.training.fit import Plan, Validate, fit
-from stages.training.next_item import validation_metrics
+from stages.training.next_item import SequenceModel, validation_metrics
 from stages.training.ranking import rank_users
 
 CPU = torch.device("cpu")
@@ -67,7 +66,7 @@ def new_sicsrec(params: Params, items: int, vectors: dict[str, torch.Tensor]) ->
     return model
 
 
-def train(model: nn.Module, params: Params, data: Data, plan: Plan, validate: Validate = dict) -> None:
+def train(model: SequenceModel, params: Params, data: Data, plan: Plan, validate: Validate = dict) -> None:
     """Train as the stages do, in a temporary folder."""
     p = params.pretrain
     windows = training_windows(data.train, params.sequence.max_length)
@@ -111,13 +110,13 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def epoch_seconds(model: nn.Module, params: Params, data: Data) -> float:
+def epoch_seconds(model: SequenceModel, params: Params, data: Data) -> float:
     """The median of EPOCHS epochs."""
     plan = Plan(1, 1, None, params.pretrain.learning_rate, params.seed)
     return statistics.median(seconds(lambda: train(model, params, data, plan)) for _ in range(EPOCHS))
 
 
-def ranking_seconds(model: nn.Module, params: Params, data: Data) -> float:
+def ranking_seconds(model: SequenceModel, params: Params, data: Data) -> float:
     """Ranking every user's test item, with viewed items kept and with them left out."""
     model.eval()
     length = params.sequence.max_length

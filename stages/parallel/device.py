@@ -25,7 +25,8 @@ def choose_device(device: str) -> torch.device:
         raise InputError(f"device={device} is not available on this machine: set device=auto or device=cpu") from error
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's own condition for repeatable sums
     torch.use_deterministic_algorithms(True, warn_only=device == "mps")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    # a debugging aid that costs time; type: ignore because torch sets this attribute at import, unseen by mypy
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # NCCL only handles tensors on GPUs; counts and embeddings are in main memory
         state = PartialState(device == "cpu", backend="cuda:nccl,cpu:gloo" if device.startswith("cuda") else None)

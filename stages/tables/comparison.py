@@ -24,7 +24,7 @@ def compare(ranks: Ranks, resamples: int, seed: int) -> dict[str, Any]:
     """
     others = [name for name in ranks if name != OURS]
     gains = {name: per_user_metrics(values)[TESTED] for name, values in ranks.items()}
-    p_values = holm([paired_p_value(gains[OURS], gains[name], resamples, seed) for name in others])
+    p_values = holm([paired_p_value(gains[OURS], gains[name], resamples=resamples, seed=seed) for name in others])
     systems: dict[str, dict[str, float]] = {name: mean_metrics(values) for name, values in ranks.items()}
     for name, p_value in zip(others, p_values, strict=True):
         systems[name]["p"] = p_value

@@ -106,7 +106,7 @@ def _p_values(present: dict[str, Runs], protocol: str, reference: str, resamples
         left, right = (_mean_over_seeds(gains, both) for gains in (own, theirs))
         if len(left) != len(right):
             raise InputError(f"{row} and {reference} were not ranked for the same users")
-        others[row] = paired_p_value(left, right, resamples, seed)
+        others[row] = paired_p_value(left, right, resamples=resamples, seed=seed)
     return dict(zip(others, holm(list(others.values())), strict=True))
 
 

@@ -1,11 +1,11 @@
-"""Models as safetensors files that carry their own configuration, and the place of an interrupted run."""
+"""Models as safetensors files with their configuration in the metadata, and the file of an interrupted run."""
 
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from safetensors import safe_open
@@ -20,15 +20,24 @@ CODE = Path(__file__).parents[1]
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def save_model(path: Path, model: nn.Module) -> None:
-    """Write the weights, and `model.config` (a dataclass) as JSON in the file's metadata."""
+@runtime_checkable
+class ConfiguredModel(Protocol):
+    """What `save_model` calls: an `nn.Module` with its configuration."""
+
+    config: Any  # a dataclass of what JSON can hold
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+def save_model(path: Path, model: ConfiguredModel) -> None:
+    """Write the model's weights, and its configuration as JSON in the file's metadata."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(path) as temporary:
         save_file(weights, temporary, metadata={"config": json.dumps(asdict(model.config), sort_keys=True)})
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The configuration that `save_model` wrote; InputError when the file is missing."""
+    """The configuration that `save_model` wrote. Raises InputError when the file is missing."""
     if not path.is_file():
         raise InputError(f"{path} is missing: run `dvc repro` to make it")
     with safe_open(path, framework="pt") as file:
@@ -37,13 +46,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Fill `model` with the file's weights; every name and shape has to fit."""
+    """Load the file's weights into `model`; all names and shapes must match."""
     with safe_open(path, framework="pt") as file:
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
 
 
 def load_model(path: Path, kind: Callable[[Any], Model], config: Callable[..., Any]) -> Model:
-    """The model that `save_model` wrote, in evaluation mode. kind, config: its class and its configuration's.
+    """The model that `save_model` wrote, in evaluation mode. kind, config: the classes of the model and its config.
 
     Raises InputError when the file is missing.
     """
@@ -53,7 +62,7 @@ def load_model(path: Path, kind: Callable[[Any], Model], config: Callable[..., A
 
 
 def state_path(stage: str, settings: Any, inputs: list[Path]) -> Path:
-    """Where a run of `stage` is kept while it is unfinished: a name made of all that decides its result, code too."""
+    """The file for an interrupted run of `stage`. Its name is a hash of all that decides the result, code included."""
     digest = hashlib.sha256(json.dumps([stage, settings, torch.__version__], sort_keys=True, default=str).encode())
     for path in [*inputs, *sorted(CODE.rglob("*.py"))]:
         digest.update(path.read_bytes())

@@ -1,13 +1,14 @@
-"""The one training loop: epochs, early stopping on validation, the best weights kept, resumable, live curves."""
+"""The training loop: early stopping on validation, the weights of the best epoch, resuming, live curves."""
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from dvclive import Live
@@ -20,48 +21,68 @@ from stages.parallel import distributed
 from stages.parallel.device import has_bfloat16
 from stages.parallel.placement import to_device
 
-SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats at most about this much
-RATE = "positions_per_second"  # a live curve only: .dvcignore keeps it out of hashes, as no two runs have the same
+SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats about this much at most
+RATE = "positions_per_second"  # only a live curve: it differs in every run, so .dvcignore leaves it out of hashes
 
-Batches = Callable[[int], Iterable[distributed.BatchParts]]  # the epoch's number → its batches
+Batches = Callable[[int], Iterable[distributed.BatchParts]]  # epoch, 1… → its batches
 Validate = Callable[[], dict[str, float]]
+
+
+@runtime_checkable
+class TrainableModel(Protocol):
+    """What `fit` calls: an `nn.Module` with a loss."""
+
+    def loss(self, *batch: Any, **named: Any) -> dict[str, Tensor]:
+        """The loss of a batch under `loss`, and its terms under other names. All of them scalars."""
+
+    def to(self, device: torch.device) -> Any: ...
+
+    def eval(self) -> Any: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Plan:
+    """How long to train, and how."""
+
     epochs: int  # at most
     patience: int  # epochs without a better `monitor` before stopping
-    monitor: str | None  # a key of what `validate` returns; higher is better. None: all epochs, the last weights
+    monitor: str | None  # key of `validate`'s result, higher is better; None: train all epochs, take the last weights
     learning_rate: float
     seed: int
 
 
 @dataclass
 class Outcome:
-    """What a training run was: one row an epoch, and which epoch's weights the model now has."""
+    """The result of a training run: one row of losses and metrics per epoch, and the epoch whose weights are taken."""
 
     rows: list[dict[str, float]]
-    best_epoch: int
-    best: float
+    best_epoch: int  # 1…
+    best: float  # its value of `monitor`
 
     def summary(self) -> dict[str, float | int]:
-        """How long it took and the best epoch's row."""
+        """The number of epochs, and the row of the best one."""
         return {"epochs": len(self.rows), "best_epoch": self.best_epoch, **self.rows[self.best_epoch - 1]}
 
 
 class Step(nn.Module):
-    """A model's loss as a forward pass, which is what Accelerate can spread over processes."""
+    """A model's loss as a forward pass: DistributedDataParallel wraps `forward`."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: TrainableModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+    def forward(self, *batch: Tensor | np.ndarray) -> dict[str, Tensor]:
         return self.model.loss(*batch)
 
 
 def fit(
-    model: nn.Module,
+    model: TrainableModel,
     batches: Batches,
     validate: Validate,
     plan: Plan,
@@ -70,30 +91,30 @@ def fit(
     state: Path,
     groups: list[dict[str, Any]] | None = None,
 ) -> Outcome:
-    """Train `model` in place by `model.loss(*batch)["loss"]` with Adam and leave it with its best epoch's weights.
+    """Minimise `model.loss(*batch)["loss"]` with Adam, in place; the model ends with its best epoch's weights.
 
-    groups: Adam's parameter groups with learning rates of their own; by default all that trains, at the plan's.
-    curves: folder for DVCLive's files. state: where an interrupted run is kept; the same call goes on from there, to
-    the same bits, because every epoch starts from a seed of its own. Raises InputError when the loss is not finite.
-    A batch's tensors are sent to the device, arrays of NumPy stay in main memory.
-    With several ranks each computes its shard of the batches (see parallel/distributed.py), and rank 0 writes.
+    batches: tensors are copied to the device, NumPy arrays stay in main memory. validate: metrics of the model, which
+    is in evaluation mode. curves: folder for DVCLive's files. state: file of an interrupted run; the same call
+    continues from it to the same bits, because each epoch starts from its own seed. groups: Adam's parameter groups
+    with their own learning rates; by default all trainable parameters at the plan's rate.
+    With several ranks, each computes its shard of the batches (see parallel/distributed.py) and rank 0 writes.
+    Raises InputError when the loss is not finite.
     """
     model.to(device)
     accelerator = _accelerator(device)
     step = accelerator.prepare_model(Step(model), device_placement=False)
-    trainable = groups or [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=plan.learning_rate, fused=device.type in ("cpu", "cuda"))
-    outcome, best_weights = Outcome([], 0, float("-inf")), _copied(model)
+    groups = groups or [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+    optimizer = torch.optim.Adam(groups, lr=plan.learning_rate, fused=device.type in ("cpu", "cuda"))
+    outcome, best_weights = Outcome([], 0, float("-inf")), _weights(model)
     if saved_state := distributed.broadcast_from_main(_load(state)):
         outcome, best_weights = _resume(saved_state, model, optimizer, device)
     started, resumed = time.monotonic(), len(outcome.rows)
-    saved = started
-    first = is_main_process()
-    with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if first else nullcontext() as live:
+    saved, main = started, is_main_process()
+    with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if main else nullcontext() as live:
         for row in outcome.rows:
             _log(live, row, plan)
         epochs = range(len(outcome.rows) + 1, plan.epochs + 1)
-        bar = tqdm(epochs, desc=curves.name, unit="epoch", disable=None if first else True)
+        bar = tqdm(epochs, desc=curves.name, unit="epoch", disable=None if main else True)
         for epoch in bar:
             if plan.monitor and len(outcome.rows) - outcome.best_epoch >= plan.patience:
                 break
@@ -108,19 +129,19 @@ def fit(
             outcome.rows.append(row)
             score = row[plan.monitor] if plan.monitor else float(epoch)
             if score > outcome.best:
-                outcome.best, outcome.best_epoch, best_weights = score, epoch, _copied(model)
+                outcome.best, outcome.best_epoch, best_weights = score, epoch, _weights(model)
             _log(live, row | {RATE: rate}, plan)
             monitor = plan.monitor or "loss"
             bar.set_postfix({"best": outcome.best_epoch, monitor: row[monitor], "positions/s": f"{rate:.0f}"})
-            if first and time.monotonic() - saved > SECONDS_BETWEEN_STATES:
+            if main and time.monotonic() - saved > SECONDS_BETWEEN_STATES:
                 _save(state, model, optimizer, outcome, best_weights)
                 saved = time.monotonic()
     model.load_state_dict(best_weights)
     model.eval()
-    if first:
+    if main:
         state.unlink(missing_ok=True)
         run, seconds = len(outcome.rows) - resumed, time.monotonic() - started
-        print(f"{curves.name}: {run} epochs in {seconds:.0f} s, that of epoch {outcome.best_epoch} kept", flush=True)
+        print(f"{curves.name}: {run} epochs in {seconds:.0f} s, weights of epoch {outcome.best_epoch}", flush=True)
     return outcome
 
 
@@ -139,7 +160,7 @@ def _train_epoch(
     accelerator: Accelerator,
     device: torch.device,
 ) -> tuple[dict[str, float], int]:
-    """One pass over the batches → the mean of each loss term over steps and processes, and the positions read."""
+    """One pass over the batches → the mean of each loss term over steps and ranks, and the number of positions read."""
     step.train()
     sums: dict[str, Tensor] = {}
     steps, positions = 0, torch.zeros((), dtype=torch.long, device=device)
@@ -152,7 +173,7 @@ def _train_epoch(
         accelerator.backward(terms["loss"])
         optimizer.step()
         steps += 1
-        for name, value in terms.items():  # stays on the device: no wait for it inside the epoch
+        for name, value in terms.items():  # the sums stay on the device: no synchronisation within the epoch
             sums[name] = sums.get(name, 0) + value.detach()
     totals = distributed.all_reduce_sum(torch.stack([total.cpu().double() for total in sums.values()])).tolist()
     means = {name: total / steps / distributed.world_size() for name, total in zip(sums, totals, strict=True)}
@@ -167,13 +188,13 @@ def _log(live: Live | None, row: dict[str, float], plan: Plan) -> None:
     live.next_step()
 
 
-def _copied(model: nn.Module) -> dict[str, Tensor]:
+def _weights(model: TrainableModel) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def _save(
     state: Path,
-    model: nn.Module,
+    model: TrainableModel,
     optimizer: torch.optim.Optimizer,
     outcome: Outcome,
     best_weights: dict[str, Tensor],
@@ -193,7 +214,7 @@ def _load(state: Path) -> dict[str, Any] | None:
 
 
 def _resume(
-    saved_state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    saved_state: dict[str, Any], model: TrainableModel, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> tuple[Outcome, dict[str, Tensor]]:
     model.load_state_dict(saved_state["model"])
     optimizer.load_state_dict(saved_state["optimizer"])

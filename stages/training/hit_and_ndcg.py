@@ -1,23 +1,24 @@
-"""hit@k and ndcg@k from ranks: what training validates by and the paper reports (section 4.1)."""
+"""hit@k and ndcg@k from ranks: the metrics of validation and of the paper (section 4.1)."""
 
 import numpy as np
+from jaxtyping import Float, Int
 
 CUTOFFS = (5, 10)
 
 
-def hit(ranks: np.ndarray, k: int) -> np.ndarray:
-    """1 where the relevant item is among the first k. ranks (users,), 1 = best → (users,) float64."""
+def hit(ranks: Int[np.ndarray, " users"], k: int) -> Float[np.ndarray, " users"]:
+    """1 where the relevant item is among the first k, else 0. ranks: 1 = best."""
     return (ranks <= k).astype(np.float64)
 
 
-def ndcg(ranks: np.ndarray, k: int) -> np.ndarray:
-    """Normalised discounted cumulative gain with one relevant item: 1 / log2(rank + 1) within the first k, else 0.
+def ndcg(ranks: Int[np.ndarray, " users"], k: int) -> Float[np.ndarray, " users"]:
+    """Normalised discounted cumulative gain of one relevant item: 1 / log2(rank + 1) among the first k, else 0.
 
-    ranks (users,), 1 = best → (users,) float64.
+    ranks: 1 = best.
     """
     return np.where(ranks <= k, 1 / np.log2(ranks + 1), 0.0)
 
 
-def hits_and_ndcgs(ranks: np.ndarray) -> dict[str, np.ndarray]:
-    """Each user's hit@k and ndcg@k for k in CUTOFFS. ranks (users,), 1 = best → {name: (users,)}."""
+def hits_and_ndcgs(ranks: Int[np.ndarray, " users"]) -> dict[str, Float[np.ndarray, " users"]]:
+    """Each user's hit@k and ndcg@k for k in CUTOFFS, by name. ranks: 1 = best."""
     return {f"hit@{k}": hit(ranks, k) for k in CUTOFFS} | {f"ndcg@{k}": ndcg(ranks, k) for k in CUTOFFS}

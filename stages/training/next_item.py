@@ -1,4 +1,4 @@
-"""Training on next-item prediction: the one call by which `pretrain`, `posttrain` and the baselines train."""
+"""Training on next-item prediction: the call by which `pretrain`, `posttrain` and the baselines train."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from jaxtyping import Int
 
 from stages.data.histories import Histories, training_batches, training_windows
 from stages.files import read_parquet
@@ -15,7 +15,7 @@ from stages.models.softmax import Sampler, negative_sampler
 from stages.parallel.distributed import BatchParts, shard_batches
 from stages.params import Schedule
 from stages.training.checkpoints import state_path
-from stages.training.fit import Outcome, Plan, fit
+from stages.training.fit import Outcome, Plan, TrainableModel, fit
 from stages.training.hit_and_ndcg import hits_and_ndcgs
 from stages.training.ranking import RankingModel, rank_users
 
@@ -23,46 +23,46 @@ MONITOR = "ndcg@10"  # the validation metric that stops training and picks the e
 
 
 @runtime_checkable
-class SequenceModel(Protocol):
-    """What training and ranking call: every system of Table 4 that is trained has these.
-
-    Besides, an `nn.Module`. A model whose scores are not dot products also has `scores(hidden, item_matrix)`; one that
-    prepares something at the start of an epoch has `start_epoch(seed)`.
-    """
+class SequenceModel(TrainableModel, RankingModel, Protocol):
+    """A model that is trained on next items and ranks them: SICSRec, its ID encoder, systems of Table 4."""
 
     sampler: Sampler | None  # of negatives; None: the softmax is over all items
 
-    def loss(self, *batch: Any) -> dict[str, Tensor]:
-        """The loss under `loss`, and its terms, of a batch."""
 
-    def last_hidden(self, items: Tensor) -> Tensor:
-        """State after each row's last item. items: (B, L), 0 = padding at the right → (B, D)."""
+@runtime_checkable
+class PreparesEpochs(Protocol):
+    """A model that computes something before each epoch."""
 
-    def item_matrix(self) -> Tensor:
-        """What states are ranked by, row i − 1 is item i. → (N, D)."""
+    def start_epoch(self, seed: int) -> None:
+        """Prepare for the next epoch. seed: another one each epoch."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What models learn from, and what they are validated on; never the test items."""
+    """Training histories and validation items. It does not hold the test items."""
 
     histories: Histories  # of training interactions
-    valid: np.ndarray  # (users,) validation item of each user
+    valid: Int[np.ndarray, " users"]  # each user's validation item
     items: int  # N
-    files: tuple[Path, ...]  # that all this was read from
+    files: tuple[Path, ...]  # the files with the interactions
 
     @staticmethod
     def read(split: Path) -> "TrainingData":
-        """Read what the split stage wrote."""
+        """Read what `split` wrote."""
         files = tuple(split / f"{name}.parquet" for name in ("train", "valid", "items"))
         train, valid, items = (read_parquet(file) for file in files)
         return TrainingData(Histories.from_frame(train), valid["item"].to_numpy(), len(items), files[:2])
 
 
 def validation_metrics(
-    model: RankingModel, histories: Histories, valid: np.ndarray, *, max_length: int, device: torch.device
+    model: RankingModel,
+    histories: Histories,
+    valid: Int[np.ndarray, " users"],
+    *,
+    max_length: int,
+    device: torch.device,
 ) -> dict[str, float]:
-    """Mean hit@k and ndcg@k of the validation items, viewed items kept. valid: (users,) in the histories' order."""
+    """Mean hit@k and ndcg@k of the validation items, viewed items kept. valid: in the histories' order."""
     ranks, _ = rank_users(model, histories, valid, max_length=max_length, device=device)
     return {name: float(values.mean()) for name, values in hits_and_ndcgs(ranks).items()}
 
@@ -71,7 +71,7 @@ MakeBatches = Callable[[np.random.Generator], Iterable[BatchParts]]
 
 
 def train_next_item(
-    model: nn.Module,
+    model: SequenceModel,
     data: TrainingData,
     schedule: Schedule,
     *,
@@ -85,10 +85,10 @@ def train_next_item(
     device: torch.device,
     make_batches: MakeBatches | None = None,
 ) -> Outcome:
-    """Train a `SequenceModel` in place with early stopping on validation, and leave it with its best epoch's weights.
+    """Train a model in place with early stopping on validation; it ends with its best epoch's weights.
 
-    max_length: the latest items of a history that are read. negatives: see `negative_sampler`.
-    name, identity, inputs: what decides the result beside data and schedule; an interrupted run is found by them.
+    max_length: the latest items of a history that the model reads. negatives: see `negative_sampler`.
+    name, identity, inputs: what decides the result besides data and schedule; with them an interrupted run is found.
     make_batches: an epoch's batches; by default all positions of each history at once, for causal models.
     """
     windows = training_windows(data.histories, max_length)
@@ -97,7 +97,7 @@ def train_next_item(
         return training_batches(data.histories, windows, schedule.batch_positions, rng, device)
 
     def batches(epoch: int) -> Iterable[BatchParts]:
-        if hasattr(model, "start_epoch"):
+        if isinstance(model, PreparesEpochs):
             model.start_epoch(seed + epoch)
         return shard_batches((make_batches or all_positions)(np.random.default_rng([seed, epoch])))
 

@@ -1,11 +1,12 @@
-"""How far the metrics would move with other users, and whether two systems differ by more than that."""
+"""Confidence intervals of metrics, and significance tests between systems, over users."""
 
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import bootstrap, permutation_test
 
 
-def interval(values: np.ndarray, resamples: int, seed: int) -> list[float]:
-    """95 % percentile bootstrap interval of the mean over users. values (users,) → [low, high]."""
+def interval(values: Float[np.ndarray, " users"], *, resamples: int, seed: int) -> list[float]:
+    """95 % percentile bootstrap interval of the mean over users. → [low, high]."""
     if values.min() == values.max():  # every resample has the same mean
         return [float(values[0]), float(values[0])]
     result = bootstrap(
@@ -14,10 +15,12 @@ def interval(values: np.ndarray, resamples: int, seed: int) -> list[float]:
     return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
 
 
-def paired_p_value(left: np.ndarray, right: np.ndarray, resamples: int, seed: int) -> float:
-    """Two-sided randomisation test of equal means over the same users: each difference keeps or changes its sign.
+def paired_p_value(
+    left: Float[np.ndarray, " users"], right: Float[np.ndarray, " users"], *, resamples: int, seed: int
+) -> float:
+    """p-value of a two-sided paired randomisation test: the signs of users' differences are drawn at random.
 
-    left, right: (users,). Source: Smucker et al. 2007.
+    The null hypothesis is that both systems have the same mean over the same users. Source: Smucker et al. 2007.
     """
     difference = left - right
     if not difference.any():
@@ -30,7 +33,7 @@ def paired_p_value(left: np.ndarray, right: np.ndarray, resamples: int, seed: in
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """p-values corrected for having tested all of them (Holm 1979), in the same order."""
+    """p-values adjusted for multiple tests (Holm 1979), in the given order."""
     order = np.argsort(p_values, kind="stable")
     factors = len(p_values) - np.arange(len(p_values))
     corrected = np.minimum(1, np.maximum.accumulate(np.asarray(p_values)[order] * factors))

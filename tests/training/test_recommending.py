@@ -6,25 +6,40 @@ from stages.training.recommending import best_items
 CPU = torch.device("cpu")
 
 
-def model() -> Sasrec:
+def model(kind: type[Sasrec] = Sasrec) -> Sasrec:
     torch.manual_seed(0)
-    return Sasrec(SasrecConfig(items=12, dim=8, layers=1, heads=2, dropout=0.5, max_length=3)).eval()
+    return kind(SasrecConfig(items=12, dim=8, layers=1, heads=2, dropout=0.5, max_length=3)).eval()
 
 
 def test_the_best_items_are_those_with_the_highest_scores():
     sasrec = model()
-    numbers, scores = best_items(sasrec, [4, 2], 3, True, 3, CPU)
+    numbers, scores = best_items(sasrec, [4, 2], top=3, viewed=True, max_length=3, device=CPU)
     expected = (sasrec.hidden(torch.tensor([[4, 2]]))[0, -1] @ sasrec.item_matrix().T).topk(3)
     torch.testing.assert_close(torch.tensor(scores), expected.values)
     assert numbers == (expected.indices + 1).tolist()
 
 
-def test_viewed_items_are_left_out_and_the_rest_is_all_there_is():
-    numbers, _ = best_items(model(), [4, 2], 50, False, 3, CPU)
+def test_without_viewed_items_all_other_items_are_recommended():
+    numbers, _ = best_items(model(), [4, 2], top=50, viewed=False, max_length=3, device=CPU)
     assert sorted(numbers) == [item for item in range(1, 13) if item not in (2, 4)]
 
 
-def test_only_the_latest_items_are_read_but_all_are_left_out():
-    long, short = (best_items(model(), history, 50, True, 3, CPU) for history in ([9, 8, 7, 6, 5], [7, 6, 5]))
-    assert long == short
-    assert 9 not in best_items(model(), [9, 8, 7, 6, 5], 50, False, 3, CPU)[0]
+def test_the_model_reads_the_latest_items_and_all_viewed_items_are_left_out():
+    def best(history, viewed):
+        return best_items(model(), history, top=50, viewed=viewed, max_length=3, device=CPU)
+
+    assert best([9, 8, 7, 6, 5], viewed=True) == best([7, 6, 5], viewed=True)
+    assert 9 not in best([9, 8, 7, 6, 5], viewed=False)[0]
+
+
+class Negated(Sasrec):
+    """The scores of SASRec with the opposite sign."""
+
+    def scores(self, hidden, items):
+        return -hidden @ items.T
+
+
+def test_a_model_s_own_scores_are_used():
+    worst_first, _ = best_items(model(Negated), [4, 2], top=12, viewed=True, max_length=3, device=CPU)
+    best_first, _ = best_items(model(), [4, 2], top=12, viewed=True, max_length=3, device=CPU)
+    assert worst_first == best_first[::-1]
