@@ -15,7 +15,7 @@ from stages.data.histories import (
     training_batches_with_users,
     training_windows,
 )
-from tests.parallel.pretend_card import never_waiting, pretend_card
+from tests.parallel.fake_cuda import fake_cuda, forbid_sync
 
 CPU = torch.device("cpu")
 
@@ -111,7 +111,7 @@ def test_a_target_is_the_item_after_its_position():
 
 @contextmanager
 def a_card_with_room_for(size: int) -> Iterator[torch.device]:
-    with pytest.MonkeyPatch.context() as patch, pretend_card() as card:
+    with pytest.MonkeyPatch.context() as patch, fake_cuda() as card:
         patch.setattr("stages.data.histories.residence", lambda asked, device: device if asked <= size else CPU)
         yield card
 
@@ -123,7 +123,7 @@ def test_on_a_card_the_same_batches_are_cut_there_without_asking_it(many):
     with a_card_with_room_for(10**6) as card:
         batches = epoch(card)
         found = [next(batches)]  # by now everything is there
-        with never_waiting():
+        with forbid_sync():
             found += list(batches)
     for (*batch, users), (*expected, whose) in zip(found, epoch(), strict=True):
         assert all(torch.equal(tensor.inner, there) for tensor, there in zip(batch, expected, strict=True))

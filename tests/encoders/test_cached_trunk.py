@@ -8,7 +8,7 @@ from tests.encoders.test_image import FAMILIES
 from tests.encoders.test_image import saved as saved_image
 from tests.encoders.test_text import MODELS
 from tests.encoders.test_text import saved as saved_text
-from tests.parallel.pretend_card import pretend_card
+from tests.parallel.fake_cuda import fake_cuda
 
 CPU = torch.device("cpu")
 
@@ -67,7 +67,7 @@ def test_the_cached_trunk_stands_on_a_card_that_has_room(tmp_path, monkeypatch, 
     monkeypatch.setattr("stages.encoders.cached_trunk.residence", lambda size, device: device if room else CPU)
     part = text_part(tmp_path, "bert").eval()
     plain = part(ITEMS)
-    with pretend_card() as card:
+    with fake_cuda() as card:
         part.to(card).cache_trunk(5)
         assert {trunk.args[0].device for trunk in part.trunks} == {card if room else CPU}
         vectors = part(ITEMS)

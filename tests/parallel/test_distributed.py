@@ -1,4 +1,4 @@
-"""Two processes together do what one does: the same stages, the same params, compared file by file."""
+"""Two processes train and rank as one process does: the same stages and params, compared file by file."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from stages.parallel import distributed
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = ("gru4rec", "bert4rec", "unisrec_t_id")
-NEARLY = ("missrec_tv_id", "llmesr_t_id")  # rounding can tip a cluster, and teachers draw for themselves
-STAGES = ("sft", "embed", "pretrain", "posttrain", "evaluate", *(f"baseline:{name}" for name in (*SYSTEMS, *NEARLY)))
+SIMILAR = ("missrec_tv_id", "llmesr_t_id")  # rounding can change a cluster, and teachers draw their own random numbers
+STAGES = ("sft", "embed", "pretrain", "posttrain", "evaluate", *(f"baseline:{name}" for name in (*SYSTEMS, *SIMILAR)))
 
 
 def run(folder: Path, *launcher: str) -> str:
@@ -31,7 +31,7 @@ def run(folder: Path, *launcher: str) -> str:
 
 
 def save_text_encoder_without_dropout(workspace: Path) -> None:
-    """In an encoder's own dropout each process draws for its items alone, so that this one has none."""
+    """Dropout inside an encoder draws other numbers in each process, so this encoder has none."""
     titles = pl.read_parquet(workspace / "artifacts/split/items.parquet")["title_zh"].to_list()
     torch.manual_seed(0)
     encoder = tiny_text_encoder(titles, "cls", 64)
@@ -45,7 +45,7 @@ def save_text_encoder_without_dropout(workspace: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folders(made, tmp_path_factory) -> tuple[Path, Path]:
-    """A workspace where one process ran the stages, and one where two did."""
+    """Two workspaces: in one a single process has run the stages, in the other two processes."""
     place = tmp_path_factory.mktemp("processes")
     for name in ("one", "two"):
         shutil.copytree(made("pairs"), place / name)
@@ -55,55 +55,57 @@ def folders(made, tmp_path_factory) -> tuple[Path, Path]:
     return place / "one", place / "two"
 
 
-def same(left: object, right: object, tolerance: float = 1e-4) -> None:
-    """Equal numbers within the tolerance, and all else the same."""
+def assert_close(left: object, right: object, tolerance: float = 1e-4) -> None:
+    """Nested dicts with the same keys, and with numbers that are equal within the tolerance."""
     if isinstance(left, dict):
         assert left.keys() == right.keys()
         for key in left:
-            same(left[key], right[key], tolerance)
+            assert_close(left[key], right[key], tolerance)
     else:
         assert right == pytest.approx(left, abs=tolerance)
 
 
 @pytest.mark.parametrize("name", ["metrics/evaluate.json", *(f"artifacts/ranks/{name}.json" for name in SYSTEMS)])
-def test_the_metrics_are_the_same(folders, name):
-    same(*(json.loads((folder / name).read_text()) for folder in folders))
+def test_metrics_are_the_same(folders, name):
+    assert_close(*(json.loads((folder / name).read_text()) for folder in folders))
 
 
-@pytest.mark.parametrize("name", NEARLY)
-def test_systems_with_clusters_or_teachers_learn_alike(folders, name):
+@pytest.mark.parametrize("name", SIMILAR)
+def test_losses_of_systems_with_clusters_or_teachers_are_similar(folders, name):
     losses = [json.loads((folder / f"artifacts/ranks/{name}.json").read_text())["loss"] for folder in folders]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["pretrain", "posttrain"])
-def test_so_are_losses_and_validation(folders, name):
-    same(*(json.loads((folder / f"artifacts/curves/{name}/summary.json").read_text()) for folder in folders))
+def test_losses_and_validation_metrics_are_the_same(folders, name):
+    assert_close(*(json.loads((folder / f"artifacts/curves/{name}/summary.json").read_text()) for folder in folders))
 
 
-def test_so_are_the_losses_of_fine_tuning(folders):
-    same(*(json.loads((folder / "artifacts/curves/sft/summary.json").read_text())["loss"] for folder in folders))
+def test_losses_of_fine_tuning_are_the_same(folders):
+    assert_close(
+        *(json.loads((folder / "artifacts/curves/sft/summary.json").read_text())["loss"] for folder in folders)
+    )
 
 
-def test_so_are_the_vectors_that_the_tuned_encoders_give(folders):
+def test_vectors_of_the_tuned_encoders_are_the_same(folders):
     one, two = (pl.read_parquet(folder / "artifacts/embeddings.parquet") for folder in folders)
     for name in ("text", "image"):
         torch.testing.assert_close(one[name].to_torch(), two[name].to_torch(), atol=1e-4, rtol=0)
 
 
-def test_one_process_writes(folders):
+def test_only_one_process_writes_files(folders):
     _, two = folders
     assert not list(two.rglob("*.tmp"))
     curve = two / "artifacts/curves/pretrain/plots/metrics/loss.tsv"
-    assert len(curve.read_text().splitlines()) == 3  # a head, and a line an epoch
+    assert len(curve.read_text().splitlines()) == 3  # a header and one line per epoch
 
 
-def test_a_mean_over_one_process_is_a_mean():
+def test_the_mean_over_one_process_is_the_plain_mean():
     values = torch.tensor([1.0, 2.0, 6.0])
     assert distributed.mean_across_ranks(values) == 3
 
 
-def test_random_numbers_of_a_batch_are_drawn_for_all_its_rows(monkeypatch):
+def test_random_numbers_are_drawn_for_all_rows_of_the_batch(monkeypatch):
     monkeypatch.setattr(distributed, "_shard", distributed.Shard(first=2, own=3, total=8))
     assert distributed.random_shape((3, 5)) == ((8, 5), slice(2, 5))
     assert distributed.random_shape((4, 5)) == ((4, 5), slice(None))

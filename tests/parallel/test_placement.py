@@ -3,14 +3,14 @@ import torch
 
 from stages.parallel.placement import choose_placement
 
-CPU, CARD = torch.device("cpu"), torch.device("cuda")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.mark.parametrize(("size", "there"), [(25, CARD), (26, CPU)])
-def test_a_quarter_of_a_cards_free_memory_is_room(monkeypatch, size, there):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))  # free, in all
-    assert choose_placement(size, CARD) == there
+@pytest.mark.parametrize(("size", "place"), [(25, GPU), (26, CPU)])
+def test_data_may_take_a_quarter_of_the_free_gpu_memory(monkeypatch, size, place):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))  # free, total
+    assert choose_placement(size, GPU) == place
 
 
-def test_main_memory_is_not_asked():
+def test_on_the_cpu_data_of_any_size_stays_there():
     assert choose_placement(10**15, CPU) == CPU

@@ -1,4 +1,4 @@
-"""Which of torch's kernels the stages compute with, in a process of its own, as they are chosen once."""
+"""The CPU kernels that torch chooses in the stages: in a new process, because torch chooses them once."""
 
 import os
 import subprocess
@@ -17,9 +17,9 @@ def capability(**settings: str) -> str:
     ).stdout.strip()
 
 
-def test_kernels_for_avx512_add_up_in_another_order_and_are_not_used():
+def test_avx512_kernels_which_sum_in_another_order_are_not_used():
     assert capability() != "AVX512"
 
 
-def test_a_choice_of_the_user_s_own_stays():
+def test_the_user_s_choice_of_kernels_stays():
     assert capability(ATEN_CPU_CAPABILITY="default") == "DEFAULT"

@@ -1,4 +1,4 @@
-"""Every stage that trains or ranks, on a card that is not there: what a card would refuse fails here too."""
+"""Every stage that trains or ranks, on a fake GPU that refuses what CUDA refuses (see fake_cuda.py)."""
 
 import importlib
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from tests.encoders.test_image import saved as saved_image_encoder
 from tests.encoders.test_text import saved as saved_text_encoder
 from tests.models import test_sicsrec
 from tests.models.test_systems import TRAINED, batches, build
-from tests.parallel.pretend_card import OnCard, never_waiting, pretend_card
+from tests.parallel.fake_cuda import FakeCudaTensor, fake_cuda, forbid_sync
 
 STAGES = ("sft", "embed", "pretrain", "posttrain", "evaluate", "baseline")
 SICSREC = {
@@ -29,16 +29,16 @@ SICSREC = {
 
 
 @contextmanager
-def on_card() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch, pretend_card() as card:
+def on_gpu() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, fake_cuda() as gpu:
         for name in STAGES:
-            patch.setattr(importlib.import_module(f"stages.{name}"), "choose_device", lambda device: card)
+            patch.setattr(importlib.import_module(f"stages.{name}"), "choose_device", lambda device: gpu)
         yield
 
 
 @contextmanager
 def in_bfloat16() -> Iterator[None]:
-    """As on a card that has it; there is no such CPU in `fit`."""
+    """On the CPU, in bfloat16 as on a GPU that supports it."""
     AcceleratorState._reset_state(True)
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -50,32 +50,32 @@ def in_bfloat16() -> Iterator[None]:
 
 
 @contextmanager
-def on_card_without_waiting() -> Iterator[None]:
-    """Forward and backward pass of every training step ask the card nothing."""
+def on_gpu_without_sync() -> Iterator[None]:
+    """Within, the forward and the backward pass of a training step must not synchronise with the GPU."""
     forward, backward = Step.forward, Accelerator.backward
 
-    def asking_nothing(function):
+    def without_sync(function):
         def call(*arguments):
-            with never_waiting():
+            with forbid_sync():
                 return function(*arguments)
 
         return call
 
-    with pytest.MonkeyPatch.context() as patch, on_card():
-        patch.setattr(Step, "forward", asking_nothing(forward))
-        patch.setattr(Accelerator, "backward", asking_nothing(backward))
+    with pytest.MonkeyPatch.context() as patch, on_gpu():
+        patch.setattr(Step, "forward", without_sync(forward))
+        patch.setattr(Accelerator, "backward", without_sync(backward))
         yield
 
 
-def ranked(name: str) -> bool:
-    """Whether every user's test item has a rank."""
+def all_are_ranked(name: str) -> bool:
+    """Whether every user's test item has a rank among the 40 items."""
     return bool(pl.read_parquet(f"artifacts/ranks/{name}.parquet")["rank"].is_between(1, 40).all())
 
 
-@pytest.mark.parametrize("card", [on_card, in_bfloat16])
-def test_the_encoders_are_tuned_and_used(after, card):
+@pytest.mark.parametrize("place", [on_gpu, in_bfloat16])
+def test_small_encoders_are_tuned_and_embed_items(after, place):
     workspace = after("pairs")
-    with card():
+    with place():
         workspace.run("sft", "embed")
     assert len(pl.read_parquet("artifacts/embeddings.parquet")) == 40
 
@@ -85,34 +85,34 @@ def test_the_encoders_are_tuned_and_used(after, card):
     ("text", "image"),
     [("bert", "vit_tiny_patch16_224"), ("roberta", "swin_tiny_patch4_window7_224"), ("t5", "resnet10t")],
 )
-def test_pretrained_encoders_are_tuned_and_used(after, text, image, train):
+def test_pretrained_encoders_are_tuned_and_embed_items(after, text, image, train):
     workspace = after("pairs")
     text_encoder, image_encoder = saved_text_encoder(Path("text"), text), saved_image_encoder(Path("image"), image)
     workspace.set_params(text_encoder=text_encoder, image_encoder=image_encoder, sft={"train": train, "epochs": 1})
-    # with a whole text model transformers asks once a step whether anything is padding
-    with on_card_without_waiting() if train == "last_block" else on_card():
+    # for a whole text model transformers synchronises once a step, to see whether there is padding
+    with on_gpu_without_sync() if train == "last_block" else on_gpu():
         workspace.run("sft", "embed")
     assert len(pl.read_parquet("artifacts/embeddings.parquet")) == 40
 
 
-@pytest.mark.parametrize("card", [on_card_without_waiting, in_bfloat16])
+@pytest.mark.parametrize("place", [on_gpu_without_sync, in_bfloat16])
 @pytest.mark.parametrize("changes", SICSREC.values(), ids=SICSREC)
-def test_both_steps_train_and_are_ranked(after, changes, card):
+def test_pretrain_posttrain_and_evaluate_run(after, changes, place):
     workspace = after("embed")
     workspace.set_params(**changes)
-    with card():
+    with place():
         workspace.run("pretrain", "posttrain", "evaluate")
-    assert ranked("sicsrec")
+    assert all_are_ranked("sicsrec")
 
 
-@pytest.mark.parametrize("card", [on_card_without_waiting, in_bfloat16])
+@pytest.mark.parametrize("place", [on_gpu_without_sync, in_bfloat16])
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_every_other_system_trains_and_is_ranked(after, name, card):
+def test_every_other_system_is_trained_and_ranked(after, name, place):
     workspace = after("embed")
     workspace.set_params(baseline={"epochs": 1, "batch_positions": 256})
-    with card():
+    with place():
         workspace.run_baseline(name)
-    assert ranked(name)
+    assert all_are_ranked(name)
 
 
 def model_and_batch(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
@@ -130,16 +130,16 @@ def loss_and_gradients(model: torch.nn.Module, batch: tuple[torch.Tensor, ...]) 
     loss = model.eval().loss(*batch)["loss"]
     loss.backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None} | {"loss": loss.detach()}
-    return {name: tensor.inner if isinstance(tensor, OnCard) else tensor for name, tensor in found.items()}
+    return {name: tensor.inner if isinstance(tensor, FakeCudaTensor) else tensor for name, tensor in found.items()}
 
 
 @pytest.mark.parametrize("name", ["sicsrec", *TRAINED])
-def test_all_positions_on_a_card_give_the_loss_of_those_that_have_a_target(name):
-    """There nothing is picked out, see stages/parallel/static_shapes.py."""
+def test_loss_and_gradients_on_the_gpu_equal_those_on_the_cpu(name):
+    """The GPU computes all positions, the CPU only those with a target (stages/parallel/static_shapes.py)."""
     expected = loss_and_gradients(*model_and_batch(name))
-    with pretend_card() as card:
+    with fake_cuda() as gpu:
         model, batch = model_and_batch(name)
         found = loss_and_gradients(
-            model.to(card), tuple(part.to(card) if isinstance(part, torch.Tensor) else part for part in batch)
+            model.to(gpu), tuple(part.to(gpu) if isinstance(part, torch.Tensor) else part for part in batch)
         )
     torch.testing.assert_close(found, expected)
