@@ -1,10 +1,9 @@
-"""Gather what was trained and ranked into metrics/, where git keeps it.
+"""Collect curves, metrics and pictures of the last run in metrics/, which is in git; compare the systems (Table 4).
 
-The training stages' own outputs are all cached by DVC, because a stage with an uncached output is never restored from
-the run cache; this stage is cheap, so it may hold the copies that are committed.
+All outputs of the training stages are cached by DVC, because DVC never restores a stage with an uncached output from
+the run cache. This stage is cheap to run again, so its outputs may be uncached and committed.
 """
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from stages.files import atomic, read_json, read_parquet, write_json
 from stages.params import load_params
 from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import CoverArchive, draw_cases
-from stages.tables.comparison import as_markdown, build_table
-from stages.tables.groups import length_groups, metrics_by_group, popularity_groups
+from stages.tables.comparison import as_markdown, compare_systems
+from stages.tables.curves import read_curves
+from stages.tables.groups import metrics_by_length_and_popularity
 from stages.training.metrics import mean_metrics
 
 CURVES = Path("artifacts/curves")
@@ -27,57 +27,71 @@ CASES = Path("artifacts/cases.parquet")
 METRICS = Path("metrics")
 STAGES = ("sft", "pretrain", "posttrain")
 OURS = ("sicsrec", "id_encoder")
-LIVE_ONLY = ("positions_per_second", "learning_rate")  # differs from run to run; never changes
+PROTOCOLS = {"kept": "rank", "filtered": "rank_filtered"}  # viewed items kept or filtered out: the column of ranks
+
+Ranks = dict[str, dict[str, np.ndarray]]  # {protocol: {system: (users,)}}
 
 
-def read_curves(folder: Path) -> pl.DataFrame:
-    """DVCLive's one file a metric as one table: `epoch` and a column a metric."""
-    columns: dict[str, list[float]] = {}
-    for path in sorted((folder / "plots" / "metrics").rglob("*.tsv")):
-        if path.stem in LIVE_ONLY:
-            continue
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        columns[path.stem] = [float(row[path.stem]) for row in rows]
-    epochs = range(1, len(next(iter(columns.values()), [])) + 1)
-    return pl.DataFrame({"epoch": list(epochs), **columns})
+def remove_unlisted(systems: list[str]) -> None:
+    """Delete the ranks of systems that params.yaml no longer lists: they would change the hash of the folder."""
+    for path in RANKS.iterdir():
+        if path.stem not in systems:
+            path.unlink()
+
+
+def read_ranks(systems: list[str]) -> Ranks:
+    """The rank of every user's test item, by protocol and system."""
+    frames = {name: read_parquet(RANKS / f"{name}.parquet") for name in systems}
+    return {
+        protocol: {name: frame[column].to_numpy() for name, frame in frames.items()}
+        for protocol, column in PROTOCOLS.items()
+    }
 
 
 def write_training() -> None:
     """Curves and summaries of SICSRec's own stages."""
-    summaries = {}
     for stage in STAGES:
-        summaries[stage] = read_json(CURVES / stage / "summary.json")
         with atomic(METRICS / "curves" / f"{stage}.csv") as temporary:
             read_curves(CURVES / stage).write_csv(temporary)
-    write_json(METRICS / "training.json", summaries)
+    write_json(METRICS / "training.json", {stage: read_json(CURVES / stage / "summary.json") for stage in STAGES})
 
 
-def write_baselines(summaries: dict[str, dict[str, Any]], frames: dict[str, pl.DataFrame]) -> None:
-    """A JSON file a system: its metrics in both protocols, and how its training went."""
+def write_baselines(summaries: dict[str, dict[str, Any]], ranks: Ranks) -> None:
+    """One JSON file per baseline: its metrics in both protocols, and a summary of its training."""
     with atomic(METRICS / "baselines") as folder:
         folder.mkdir(parents=True)
         for name, summary in summaries.items():
-            kept, filtered = (frames[name][column].to_numpy() for column in ("rank", "rank_filtered"))
-            write_json(
-                folder / f"{name}.json",
-                mean_metrics(kept) | {"filtered": mean_metrics(filtered), "training": summary},
-            )
+            kept, filtered = (mean_metrics(ranks[protocol][name]) for protocol in PROTOCOLS)
+            write_json(folder / f"{name}.json", kept | {"filtered": filtered, "training": summary})
 
 
-def write_groups(frames: dict[str, pl.DataFrame]) -> None:
-    """Where content helps: SICSRec beside its ID encoder, by history length and by popularity of the test item."""
+def write_groups(ranks: Ranks) -> None:
+    """For which users content helps: SICSRec and its ID encoder by history length and popularity of the test item."""
     train, test = read_parquet(SPLIT / "train.parquet"), read_parquet(SPLIT / "test.parquet")
     counts = read_parquet(SPLIT / "items.parquet")["count"].to_numpy()
-    known = train["items"].list.len().to_numpy().astype(np.int64) + 1  # with the validation item
-    content = {}
-    for protocol, column in (("viewed_items_kept", "rank"), ("viewed_items_filtered", "rank_filtered")):
-        ranks = {name: frames[name][column].to_numpy() for name in OURS}
-        content[protocol] = {
-            "history_length": metrics_by_group(length_groups(known), ranks),
-            "target_popularity": metrics_by_group(popularity_groups(test["item"].to_numpy(), counts), ranks),
-        }
+    lengths = train["items"].list.len().to_numpy().astype(np.int64) + 1  # with the validation item
+    targets = test["item"].to_numpy()
+    content = {
+        f"viewed_items_{protocol}": metrics_by_length_and_popularity(
+            {name: ranks[protocol][name] for name in OURS}, lengths=lengths, targets=targets, counts=counts
+        )
+        for protocol in PROTOCOLS
+    }
     write_json(METRICS / "groups.json", content)
+
+
+def write_comparison(table: dict[str, Any]) -> None:
+    """Table 4 of this run as JSON and Markdown, and the values that `dvc plots` draws."""
+    write_json(METRICS / "table4.json", table)
+    with atomic(METRICS / "table4.md") as temporary:
+        temporary.write_text(as_markdown(table), encoding="utf-8")
+    points = [
+        {"row": name, "protocol": protocol, "ndcg@10": values["ndcg@10"]}
+        for protocol in PROTOCOLS
+        for name, values in table[f"viewed_items_{protocol}"]["systems"].items()
+    ]
+    with atomic(METRICS / "figures" / "table4.csv") as temporary:
+        pl.DataFrame(points).write_csv(temporary)
 
 
 def draw_pictures(dataset: str, title: str) -> None:
@@ -89,40 +103,21 @@ def draw_pictures(dataset: str, title: str) -> None:
     draw_cases(read_parquet(CASES), items, covers, title, METRICS / "pictures" / "cases.jpg")
 
 
-def remove_unlisted(systems: list[str]) -> None:
-    """Ranks that a longer `baselines` left behind: they would count in dvc.lock's hash of the folder."""
-    for path in RANKS.iterdir():
-        if path.stem not in systems:
-            path.unlink()
-
-
 def main() -> None:
     params = load_params()
     remove_unlisted([*OURS, *params.baselines])
     write_training()
-    draw_pictures(params.dataset, f"title_{params.language}")
     summaries = {name: read_json(RANKS / f"{name}.json") for name in params.baselines}
     skipped = {name: summary["skipped"] for name, summary in summaries.items() if "skipped" in summary}
     trained = {name: summary for name, summary in summaries.items() if name not in skipped}
-    frames = {name: read_parquet(RANKS / f"{name}.parquet") for name in (*OURS, *trained)}
-    write_baselines(trained, frames)
-    write_groups(frames)
-
-    kept, filtered = (
-        {name: frame[column].to_numpy() for name, frame in frames.items()} for column in ("rank", "rank_filtered")
+    ranks = read_ranks([*OURS, *trained])
+    write_baselines(trained, ranks)
+    write_groups(ranks)
+    table = compare_systems(
+        ranks["kept"], ranks["filtered"], params.dataset, resamples=params.evaluate.bootstrap, seed=params.seed
     )
-    table = build_table(kept, filtered, params.dataset, params.evaluate.bootstrap, params.seed)
-    table["skipped"] = skipped
-    write_json(METRICS / "table4.json", table)
-    with atomic(METRICS / "table4.md") as temporary:
-        temporary.write_text(as_markdown(table), encoding="utf-8")
-    rows = [
-        {"row": name, "protocol": protocol, "ndcg@10": values["ndcg@10"]}
-        for protocol in ("kept", "filtered")
-        for name, values in table[f"viewed_items_{protocol}"]["systems"].items()
-    ]
-    with atomic(METRICS / "figures" / "table4.csv") as temporary:
-        pl.DataFrame(rows).write_csv(temporary)
+    write_comparison(table | {"skipped": skipped})
+    draw_pictures(params.dataset, f"title_{params.language}")
 
 
 if __name__ == "__main__":

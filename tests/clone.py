@@ -1,4 +1,4 @@
-"""A clone of the working tree with commands run in it, as a user runs them."""
+"""Make a clone of the working tree and run commands in it."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def make_clone(folder: Path, changes: dict[str, object]) -> str:
-    """The tracked and new files of the working tree in a git repository of their own, reproduced with other params.
+    """Copy the tracked and new files of the working tree into a new git repository, change params, run `dvc repro`.
 
-    changes: by dotted key. → what `dvc repro` printed.
+    changes: by dotted key. → the output of `dvc repro`.
     """
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -39,7 +39,7 @@ def make_clone(folder: Path, changes: dict[str, object]) -> str:
 
 
 def run(folder: Path, *command: str) -> str:
-    """Run a command in the clone; dvc and python are those of this environment."""
+    """Run a command in the clone with dvc and python of this environment → its stdout."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "DVC_NO_ANALYTICS": "1",
@@ -58,5 +58,5 @@ def commit(folder: Path) -> None:
 
 
 def stages_run(output: str) -> list[str]:
-    """The stages that DVC says it ran, in order; those that it restored are not among them."""
+    """The stages that DVC reports as run, in order, without those that it restored from the run cache."""
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]

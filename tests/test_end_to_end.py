@@ -1,4 +1,4 @@
-"""The whole pipeline in a temporary clone, as a user runs it, on a small sample."""
+"""The whole pipeline on a small sample, in a temporary clone, run by the commands that a user types."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.tables.rows import TABLES
+from stages.tables.registry import TABLES
 from tests.clone import commit, make_clone, run, stages_run
 from tests.tables.every_line import SECOND_STEP, gathered, readme_lines, run_lines
 
@@ -26,7 +26,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """The working tree with small params, reproduced."""
+    """A clone of the working tree with small params, after `dvc repro`."""
     folder = tmp_path_factory.mktemp("clone")
     make_clone(folder, SMALL)
     return folder
@@ -42,7 +42,7 @@ def metrics(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "metrics").rglob("*.*"))}
 
 
-def test_every_stage_ran_and_left_its_metrics(clone):
+def test_evaluate_json_has_all_metrics_and_intervals_around_them(clone):
     written = json.loads((clone / "metrics" / "evaluate.json").read_text())
     names = {"hit@5", "hit@10", "ndcg@5", "ndcg@10"}
     assert set(written) == names | {"id_encoder", "interval", "filtered"}
@@ -53,7 +53,7 @@ def test_every_stage_ran_and_left_its_metrics(clone):
         assert low <= written[name] <= high
 
 
-def test_each_baseline_has_its_metrics_and_a_row_in_the_table(clone):
+def test_each_baseline_has_a_metrics_file_and_a_row_in_the_table(clone):
     assert sorted(path.name for path in (clone / "metrics/baselines").iterdir()) == ["gru4rec.json", "pop.json"]
     table = (clone / "metrics/table4.md").read_text()
     for name in ("sicsrec", "id_encoder", "gru4rec", "pop"):
@@ -65,20 +65,20 @@ def test_a_second_repro_runs_nothing(clone):
     assert "up to date" in run(clone, "dvc", "status")
 
 
-def test_the_same_params_give_the_same_bytes(clone):
+def test_the_same_params_give_the_same_bytes_again(clone):
     before = metrics(clone)
     run(clone, "dvc", "repro", "--force", "--no-run-cache")
     assert metrics(clone) == before
     assert run(clone, "git", "status", "--porcelain") == ""
 
 
-def test_alpha_trains_the_second_step_again_and_nothing_before_it(clone):
+def test_another_alpha_runs_posttrain_and_later_stages_only(clone):
     output = run(clone, "dvc", "exp", "run", "-S", "alpha=0.3")
     assert stages_run(output) == ["posttrain", "evaluate", "report"]
     assert "posttrain.concl" in run(clone, "dvc", "metrics", "diff", "--all")
 
 
-def test_lines_of_the_readme_queue_and_run_no_more_than_they_change(clone):
+def test_lines_of_the_readme_run_only_the_stages_that_they_change(clone):
     run(clone, "git", "checkout", "-q", ".")
     lines = [first_two_values(line) for name in ("fig3_rank", "table7") for line in readme_lines()[name]]
     assert lines == [["-S", "rank=4,8"], ["-S", "without=[],[imse]"]]
@@ -87,7 +87,7 @@ def test_lines_of_the_readme_queue_and_run_no_more_than_they_change(clone):
     assert set.union(*ran) == SECOND_STEP
 
 
-def test_their_tables_are_gathered(clone):
+def test_tables_are_gathered_from_the_experiments(clone):
     committed = json.loads(run(clone, "git", "show", "HEAD:metrics/evaluate.json"))
     for name, rows in {
         "fig3_rank": ["4", "8"],
@@ -101,16 +101,16 @@ def test_their_tables_are_gathered(clone):
     assert "Not run: without CMSE" in (clone / "metrics/tables/table7_sample.md").read_text()
 
 
-def test_a_table_is_made_again_from_the_runs_that_are_kept(clone):
+def test_a_table_is_rebuilt_from_the_archived_runs(clone):
     before = gathered(clone, "table7")
     commit(clone)
-    copy = clone.parent / "copy"  # has neither experiments nor DVC's cache
+    copy = clone.parent / "copy"  # without experiments and without DVC's cache
     run(clone.parent, "git", "clone", "-q", str(clone), str(copy))
     (copy / "metrics/tables/table7_sample.json").unlink()
     assert gathered(copy, "table7") == before
 
 
-def test_their_figures_are_among_the_plots(clone):
+def test_figures_of_the_tables_are_among_the_plots(clone):
     plots = json.loads(run(clone, "dvc", "plots", "show", "--json"))
     assert "errors" not in plots
     for name in ("table4", "fig3_rank_sample", "table7_sample", "fig3_alpha_sample"):

@@ -7,7 +7,7 @@ import pytest
 from stages.errors import InputError
 
 
-def test_curves_have_a_row_an_epoch_and_a_column_a_metric(after):
+def test_curves_have_one_row_per_epoch_and_one_column_per_metric(after):
     after("report")
     for stage, columns in {
         "sft": {"epoch", "loss", "t2t", "i2i", "t2i"},
@@ -19,21 +19,21 @@ def test_curves_have_a_row_an_epoch_and_a_column_a_metric(after):
         assert frame["epoch"].to_list() == [1, 2]
 
 
-def test_summaries_stand_under_their_stages(after):
+def test_training_json_has_the_summary_of_each_stage(after):
     after("report")
     written = json.loads(Path("metrics/training.json").read_text())
     assert set(written) == {"sft", "pretrain", "posttrain"}
     assert written["pretrain"] == json.loads(Path("artifacts/curves/pretrain/summary.json").read_text())
 
 
-def test_a_stage_that_has_not_run_is_named(after):
+def test_a_missing_summary_of_a_stage_is_named(after):
     workspace = after("evaluate")
     Path("artifacts/curves/sft/summary.json").unlink()
     with pytest.raises(InputError, match="curves/sft/summary.json is missing"):
         workspace.run("report")
 
 
-def test_the_table_compares_all_systems_that_were_asked_for(after):
+def test_the_table_has_all_systems_that_params_yaml_lists(after):
     workspace = after("evaluate")
     workspace.set_params(baselines=["pop"])
     with pytest.raises(InputError, match="ranks/pop.json is missing"):
@@ -47,7 +47,7 @@ def test_the_table_compares_all_systems_that_were_asked_for(after):
     assert written["filtered"]["hit@5"] == table["viewed_items_filtered"]["systems"]["pop"]["hit@5"]
 
 
-def test_the_groups_add_up_to_all_users(after):
+def test_the_groups_partition_the_users(after):
     after("report")
     groups = json.loads(Path("metrics/groups.json").read_text())
     whole = json.loads(Path("metrics/evaluate.json").read_text())
@@ -57,7 +57,7 @@ def test_the_groups_add_up_to_all_users(after):
         assert hits == pytest.approx(80 * whole["hit@10"])
 
 
-def test_ranks_of_a_system_no_longer_asked_for_are_removed(after):
+def test_ranks_of_a_system_no_longer_listed_are_removed(after):
     workspace = after("evaluate")
     workspace.set_params(baselines=["pop"])
     workspace.run_baseline("pop")

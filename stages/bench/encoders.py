@@ -1,4 +1,4 @@
-"""Fine-tuning with the frozen trunk computed once beside a plain loop, and titles sorted by length beside unsorted."""
+"""Fine-tuning with a cached trunk against a plain loop, and embedding of titles sorted by length against unsorted."""
 
 import copy
 import statistics
@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from stages.bench.training import CPU, seconds
 from stages.encoders.alignment import Adapter, info_nce
@@ -16,15 +17,15 @@ from stages.encoders.embedding import embed_titles
 from stages.encoders.text import TextEncoder
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 
-EPOCHS = 10  # the paper's
-ROUNDS = 3  # of embedding
+EPOCHS = 10  # as in the paper
+ROUNDS = 3  # of embedding; the median is reported
 
 Rates = tuple[float, float]  # learning rates of the last block and of the adapter
 Loss = Callable[[np.ndarray], Tensor]  # pairs (B, 2) → scalar
 
 
 def without_dropout(encoder: TextEncoder) -> TextEncoder:
-    """A copy that computes the same in training, so that losses can be compared."""
+    """A copy without dropout, so that the losses of both loops can be compared."""
     encoder = copy.deepcopy(encoder)
     for module in encoder.model.modules():
         if isinstance(module, nn.Dropout):
@@ -33,11 +34,11 @@ def without_dropout(encoder: TextEncoder) -> TextEncoder:
 
 
 def fine_tuning(
-    encoder: TextEncoder, titles: list[str], pairs: Tensor, batch_size: int, tau: float, rates: Rates
+    encoder: TextEncoder, titles: list[str], pairs: Tensor, *, batch_size: int, tau: float, rates: Rates
 ) -> dict[str, float]:
-    """Seconds of EPOCHS epochs of t2t on the last block, ours and plain, on the same batches, and both last losses.
+    """Seconds of EPOCHS epochs of t2t on the last block, by both loops on the same batches, and their last losses.
 
-    Ours with the trunk of all titles, whatever the pairs: the more pairs, the larger its gain. pairs: (P, 2) items.
+    The cached loop runs the trunk on all titles, also on those in no pair: more pairs, more gain. pairs: (P, 2) items.
     """
     result = {}
     for name, prepared in (("cached", _cached), ("plain", _plain)):
@@ -53,18 +54,19 @@ def fine_tuning(
 
 
 def _cached(encoder: TextEncoder, titles: list[str], tau: float, rates: Rates) -> tuple[Loss, torch.optim.Optimizer]:
-    """As the sft stage does it."""
+    """As the stage `sft` does it."""
     tuned = Tuned(encoder, encoder.prepare(titles), "last_block", fresh=False)
     tuned.cache_trunk(batch_size=64)
-    widths = {"text": encoder.model.config.hidden_size}
+    widths = {"text": _width(encoder)}
     model = Alignment({"text": tuned}, widths, ("t2t",), tau, torch.ones(len(titles), dtype=torch.bool))
     model.train()
     return lambda block: model.loss(block)["loss"], torch.optim.Adam(parameter_groups(model, *rates), fused=True)
 
 
 def _plain(encoder: TextEncoder, titles: list[str], tau: float, rates: Rates) -> tuple[Loss, torch.optim.Optimizer]:
-    """As most scripts do it: both titles of a pair through the whole encoder, padded to the longest of the batch."""
-    inputs, adapter = encoder.prepare(titles), Adapter(encoder.model.config.hidden_size)
+    """As most scripts do it: both titles of a pair pass the whole encoder, padded to the longest title of the batch."""
+    inputs, adapter = encoder.prepare(titles), Adapter(_width(encoder))
+    assert isinstance(encoder.model, PreTrainedModel)
     encoder.model.set_attn_implementation("sdpa")  # transformers' own default
     encoder.model.requires_grad_(False)
     encoder.last_block().requires_grad_(True)
@@ -81,8 +83,13 @@ def _plain(encoder: TextEncoder, titles: list[str], tau: float, rates: Rates) ->
     return loss, torch.optim.Adam(groups, fused=True)
 
 
+def _width(encoder: TextEncoder) -> int:
+    assert isinstance(encoder.model, PreTrainedModel)
+    return int(encoder.model.config.hidden_size)
+
+
 def _vectors(encoder: TextEncoder, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
-    """Vectors of some titles in one batch, padded to its longest. rows: (n,) → (n, width)."""
+    """Vectors of these titles as one batch, padded to the longest of them. rows: (n,) → (n, width)."""
     chosen = encoder.trimmed({name: tensor[rows] for name, tensor in inputs.items()})
     return encoder.pool(encoder.states(chosen), chosen)
 
@@ -95,10 +102,9 @@ def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
 
 
 def embedding(encoder: TextEncoder, titles: list[str], batch_size: int) -> dict[str, float]:
-    """Seconds of all titles in batches by length, and in their own order; either padded to the longest of its batch.
+    """Seconds to embed all titles, batched by length and in file order, each batch padded to its longest title.
 
-    The medians of ROUNDS in turn. Besides, how many tokens either order makes of the titles with the padding: all that
-    sorting can save.
+    Medians of ROUNDS. Also the number of tokens with padding in both orders: their ratio bounds the gain of sorting.
     """
 
     @torch.inference_mode()
@@ -118,5 +124,5 @@ def embedding(encoder: TextEncoder, titles: list[str], batch_size: int) -> dict[
 
 
 def padded_tokens(lengths: Tensor, batch_size: int) -> int:
-    """Tokens of all batches, each as wide as its longest title. lengths: (titles,), in the order of batches."""
+    """Number of tokens in all batches with padding. lengths: (titles,), in the order of the batches."""
     return sum(len(block) * int(block.max()) for block in lengths.split(batch_size))

@@ -1,7 +1,8 @@
-"""What an interaction costs in a long log beside a short one: it should not depend on the length."""
+"""Training time per interaction in a short and in a long log: it should not depend on the length of the log."""
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,53 +12,52 @@ from stages.data.histories import Batch, Histories, training_batches, training_w
 from stages.params import Params
 
 ITEMS = 2000
-BATCHES = 30  # trained of each log: all of the one with 40 thousand interactions
+BATCHES = 30  # trained per log; a log of 40 thousand interactions has no more
 ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """An epoch of a log, cut but not trained, and a sample of its batches.
+class SampledEpoch:
+    """All batches of an epoch were built, and a sample of them is stored for training.
 
-    planning: seconds of its windows, their sorting and the cutting of every batch. targets: of the whole epoch.
+    targets: number in the whole epoch; batching_seconds: time to build all batches of the epoch.
     """
 
     interactions: int
     targets: int
-    planning: float
+    batching_seconds: float
     sample: list[Batch]
 
-    def seconds_an_interaction(self, training: float) -> float:
-        """What the whole epoch costs, when the sample takes `training` seconds."""
+    def seconds_per_interaction(self, training_seconds: float) -> float:
+        """Time of the whole epoch per interaction, extrapolated from the `training_seconds` of the sample."""
         sampled = sum(int((batch.targets > 0).sum()) for batch in self.sample)
-        return (self.planning + training * self.targets / sampled) / self.interactions
+        return (self.batching_seconds + training_seconds * self.targets / sampled) / self.interactions
 
 
 def synthetic_histories(interactions: int, seed: int) -> Histories:
-    """Histories of 3 to 9 items, about `interactions` in all."""
+    """Random histories of 3 to 9 items, with about `interactions` items in total."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(3, 10, size=interactions // 6)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return Histories(rng.integers(1, ITEMS + 1, size=offsets[-1]), offsets)
 
 
-def planned_epoch(log: Histories, max_length: int, batch_positions: int, seed: int) -> Epoch:
-    """Cut a whole epoch into batches, which come in random order, and keep every so-manieth of them."""
+def sample_epoch(log: Histories, *, max_length: int, batch_positions: int, seed: int) -> SampledEpoch:
+    """Build all batches of an epoch, in random order as in training, and store BATCHES of them at equal distances."""
     begin = time.perf_counter()
     windows = training_windows(log, max_length)
     every = max(1, int(windows.targets.sum()) // batch_positions // BATCHES)
     batches = training_batches(log, windows, batch_positions, np.random.default_rng(seed))
     sample = [batch for number, batch in enumerate(batches) if number % every == 0]
-    planning = time.perf_counter() - begin
-    return Epoch(len(log.values), int(windows.targets.sum()), planning, sample[:BATCHES])
+    batching_seconds = time.perf_counter() - begin
+    return SampledEpoch(len(log.values), int(windows.targets.sum()), batching_seconds, sample[:BATCHES])
 
 
-def growth(params: Params, small: int, large: int) -> dict[str, float]:
-    """Microseconds an interaction of an epoch in logs of `small` and of `large` interactions.
+def growth(params: Params, *, small: int, large: int) -> dict[str, float]:
+    """Microseconds per interaction of an epoch, for a log of `small` and one of `large` interactions.
 
-    All of an epoch is cut into batches, BATCHES of them are trained, and their time is taken for every one: an epoch
-    of 10 million interactions would train for minutes. The logs take turns, so that what else the machine does meets
-    both.
+    Only BATCHES batches of each are trained and the rest is extrapolated: an epoch of 10 million interactions would
+    take minutes. Batches of the two logs alternate, so that other load on the machine affects both.
     """
     p, length, model = params.pretrain, params.sequence.max_length, new_sasrec(params, ITEMS)
     optimizer = torch.optim.Adam(model.parameters(), lr=p.learning_rate, fused=True)
@@ -69,15 +69,20 @@ def growth(params: Params, small: int, large: int) -> dict[str, float]:
         optimizer.step()
 
     epochs = [
-        planned_epoch(synthetic_histories(size, params.seed), length, p.batch_positions, params.seed)
+        sample_epoch(
+            synthetic_histories(size, params.seed),
+            max_length=length,
+            batch_positions=p.batch_positions,
+            seed=params.seed,
+        )  # fmt: skip
         for size in (small, large)
     ]
-    for epoch in epochs:  # the first step is slower
+    for epoch in epochs:  # warm-up: the first step is slower
         step(epoch.sample[0])
     training = [0.0, 0.0]
     for _ in range(ROUNDS):
         for turn in zip(*(epoch.sample for epoch in epochs), strict=True):
             for number, batch in enumerate(turn):
-                training[number] += seconds(lambda b=batch: step(b)) / ROUNDS
-    costs = [epoch.seconds_an_interaction(t) * 1e6 for epoch, t in zip(epochs, training, strict=True)]
+                training[number] += seconds(partial(step, batch)) / ROUNDS
+    costs = [epoch.seconds_per_interaction(t) * 1e6 for epoch, t in zip(epochs, training, strict=True)]
     return {"growth_small_microseconds": costs[0], "growth_large_microseconds": costs[1]}

@@ -1,7 +1,7 @@
-"""Whether large logs and catalogues go through: `python -m stages.bench.large --users U --items N --interactions M`.
+"""Time and memory of stages on a large dataset: `python -m stages.bench.large --users U --items N --interactions M`.
 
-Writes a synthetic dataset in NineRec's layout into a temporary folder, runs stages on it, each in a process of its own,
-and writes seconds and peak memory to `metrics/bench_large.json`.
+Writes a synthetic dataset in NineRec's layout into a temporary folder, runs each stage on it in its own process, and
+writes seconds and peak memory to `metrics/bench_large.json`.
 """
 
 import argparse
@@ -15,18 +15,18 @@ import torch
 from ruamel.yaml import YAML
 
 from stages.bench.machine import machine
-from stages.bench.measured import measured
+from stages.bench.subprocess_usage import subprocess_usage
 from stages.errors import run_stage
 from stages.files import read_json, write_json
 
 NAME = "large"
-CHUNK = 2_000_000  # rows made at a time: the generator stays small whatever it writes
-LARGE = {  # what a large catalogue asks for, and one epoch of it; Adam goes over the whole item table after each batch
+CHUNK = 2_000_000  # rows generated at a time, to bound the memory
+LARGE = {  # params for a large catalogue, and one epoch; large batches, as Adam updates the whole item table after each
     "dim": 64,
     "loss": {"negatives": 512},
     "pretrain": {"batch_positions": 65_536, "epochs": 1},
 }
-SECONDS_COVERED = 365 * 86_400  # the timestamps lie in a year
+SECONDS_COVERED = 365 * 86_400  # timestamps are spread over a year
 
 
 def write_dataset(folder: Path, users: int, items: int, interactions: int, seed: int = 0) -> None:
@@ -53,7 +53,7 @@ def write_dataset(folder: Path, users: int, items: int, interactions: int, seed:
 
 
 def make_workspace(folder: Path, users: int, items: int, interactions: int) -> None:
-    """A folder that stages run in: the dataset under artifacts/raw, and this project's params.yaml with LARGE."""
+    """Write what stages need into `folder`: the dataset in artifacts/raw, and params.yaml changed as in LARGE."""
     raw = folder / "artifacts" / "raw"
     raw.mkdir(parents=True)
     write_dataset(raw, users, items, interactions)
@@ -65,16 +65,16 @@ def make_workspace(folder: Path, users: int, items: int, interactions: int) -> N
     yaml.dump(params, folder / "params.yaml")
 
 
-def measured_split(folder: Path) -> dict[str, Any]:
-    """Run `split` in a workspace → its seconds, peak_gb, and what of the dataset it kept."""
-    result = measured(["-m", "stages.split"], folder)
+def measure_split(folder: Path) -> dict[str, Any]:
+    """Run `split` in a workspace → seconds, peak_gb, and the size of the dataset after filtering."""
+    result = subprocess_usage(["-m", "stages.split"], folder)
     split = read_json(folder / "metrics" / "split.json")
     return {**result, **{key: split[key] for key in ("users", "items", "interactions")}}
 
 
-def measured_pretrain(folder: Path) -> dict[str, Any]:
-    """Run an epoch of `pretrain` and its ranking of the validation items → seconds, peak_gb, positions a second."""
-    result = measured(["-m", "stages.pretrain"], folder)
+def measure_pretrain(folder: Path) -> dict[str, Any]:
+    """Run one epoch of `pretrain` with its validation → seconds, peak_gb, positions_per_second."""
+    result = subprocess_usage(["-m", "stages.pretrain"], folder)
     curve = folder / "artifacts/curves/pretrain/plots/metrics/positions_per_second.tsv"
     return {**result, "positions_per_second": float(curve.read_text().split()[-1])}
 
@@ -84,14 +84,14 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--interactions", type=int, default=10_000_000)
-    parser.add_argument("--only-split", action="store_true", help="do not train")
+    parser.add_argument("--only-split", action="store_true", help="do not run pretrain")
     sizes = vars(parser.parse_args())
     only_split = sizes.pop("only_split")
     with tempfile.TemporaryDirectory() as folder:
         make_workspace(Path(folder), **sizes)
-        result = {"dataset": sizes, "split": measured_split(Path(folder)), "machine": machine(torch.device("cpu"))}
+        result = {"dataset": sizes, "split": measure_split(Path(folder)), "machine": machine(torch.device("cpu"))}
         if not only_split:
-            result["pretrain"] = measured_pretrain(Path(folder)) | {"params": LARGE}
+            result["pretrain"] = measure_pretrain(Path(folder)) | {"params": LARGE}
     write_json(Path("metrics/bench_large.json"), result)
     print(Path("metrics/bench_large.json").read_text())
 

@@ -1,11 +1,12 @@
-"""Fig. 4, how long a request takes: `python -m stages.bench.latency`, after `dvc repro`.
+"""Fig. 4, latency of a request: `python -m stages.bench.latency`, after `dvc repro`.
 
-Ranking all items after each of a batch of test users' histories, in memory, on the device at hand: SASRec and SICSRec
-as trained, MISSRec of the same widths untrained (its weights do not change its speed). And one request from end to end.
+Times the scores of all items for batches of test users' histories: SASRec and SICSRec as trained, MISSRec untrained
+with the same widths (weights do not change its speed). Also one request from the history to the list of items.
 Writes `metrics/tables/fig4_DATASET.json` and `.csv`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +30,17 @@ from stages.training.checkpoints import load_model
 
 ARTIFACTS = Path("artifacts")
 BATCHES = (1, 4, 16, 64, 256, 1024)
-SECONDS = 2.0  # of measuring each cell, after the timer's own warm-up
+SECONDS = 2.0  # of measuring per batch size, after the timer's warm-up
+
+Served = Sasrec | MissRec | Sicsrec
 
 
 def trained_sicsrec() -> Sicsrec:
     return load_model(ARTIFACTS / "sicsrec.safetensors", Sicsrec, SicsrecConfig)
 
 
-def models(params: Params, device: torch.device) -> dict[str, torch.nn.Module]:
-    """The three of Fig. 4, ready to serve."""
+def served_models(params: Params, device: torch.device) -> dict[str, Served]:
+    """The three models of Fig. 4, ready to serve."""
     sasrec = load_model(ARTIFACTS / "id_encoder.safetensors", Sasrec, SasrecConfig)
     sicsrec = trained_sicsrec()
     content = [name for name in params.modalities if name != "id"]
@@ -55,26 +58,30 @@ def models(params: Params, device: torch.device) -> dict[str, torch.nn.Module]:
         {name: torch.from_numpy(matrix) for name, matrix in vectors.items()},
     )
     missrec.start_epoch(params.seed)
-    ready = {"sasrec": sasrec, "missrec": folded_missrec(missrec), "sicsrec": folded_sicsrec(sicsrec)}
+    ready: dict[str, Served] = {
+        "sasrec": sasrec,
+        "missrec": folded_missrec(missrec),
+        "sicsrec": folded_sicsrec(sicsrec),
+    }
     return {name: model.to(device) for name, model in ready.items()}
 
 
 @torch.inference_mode()
-def forward(model: torch.nn.Module, items: Tensor, matrix: Tensor) -> Tensor:
-    """Scores of all items after each row's history. items: (B, L) → (B, N)."""
+def forward(model: Served, items: Tensor, matrix: Tensor) -> Tensor:
+    """Scores of all items for each history. items: (B, L) → (B, N)."""
     hidden = model.last_hidden(items)
-    scores: Tensor = model.scores(hidden, matrix) if hasattr(model, "scores") else hidden @ matrix.T
-    return scores
+    return model.scores(hidden, matrix) if isinstance(model, MissRec) else hidden @ matrix.T
 
 
-def measured(statement: Callable[[], object]) -> Measurement:
+def time_call(statement: Callable[[], object]) -> Measurement:
+    """Repeat a call for SECONDS and time it."""
     return Timer(
         "statement()", globals={"statement": statement}, num_threads=torch.get_num_threads()
     ).blocked_autorange(min_run_time=SECONDS)
 
 
 def as_row(name: str, batch: int, measurement: Measurement) -> dict[str, str | int | float]:
-    """Milliseconds a batch: the median over blocks of calls, and the quartiles' distance."""
+    """Milliseconds per batch: median and interquartile range over blocks of calls."""
     return {"system": name, "batch": batch, "median_ms": measurement.median * 1e3, "iqr_ms": measurement.iqr * 1e3}
 
 
@@ -84,17 +91,19 @@ def main() -> None:
     train = Histories.from_frame(read_parquet(ARTIFACTS / "split" / "train.parquet"))
     known = train.extended(read_parquet(ARTIFACTS / "split" / "valid.parquet")["item"].to_numpy())
     items = read_parquet(ARTIFACTS / "split" / "items.parquet")
-    users = np.random.default_rng(params.seed).permutation(len(known.lengths))  # again from the start in a large batch
+    users = np.random.default_rng(params.seed).permutation(
+        len(known.lengths)
+    )  # repeated in a batch of more than there are
     rows = []
-    for name, model in models(params, device).items():
+    for name, model in served_models(params, device).items():
         matrix = model.item_matrix().detach()
         for batch in BATCHES:
             histories = padded_histories(known, np.resize(users, batch), params.sequence.max_length)
             inputs = torch.from_numpy(histories).to(device)
-            rows.append(as_row(name, batch, measured(lambda m=model, x=inputs, i=matrix: forward(m, x, i))))
+            rows.append(as_row(name, batch, time_call(partial(forward, model, inputs, matrix))))
 
     sicsrec, one = folded_sicsrec(trained_sicsrec()).to(device), known.values[: known.offsets[1]].tolist()
-    request = measured(lambda: recommend(sicsrec, items, one, top=10, viewed=False, title=f"title_{params.language}"))
+    request = time_call(lambda: recommend(sicsrec, items, one, top=10, viewed=False, title=f"title_{params.language}"))
     rows.append(as_row("sicsrec, top 10 of one history, end to end", 1, request))
     folder = Path("metrics/tables")
     write_json(folder / f"fig4_{params.dataset}.json", {"machine": machine(device), "rows": rows})

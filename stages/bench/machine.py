@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Description of the machine that a benchmark ran on."""
 
 import platform
 from pathlib import Path
@@ -9,7 +9,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def machine(device: torch.device) -> str:
-    """The processor or the card in words, threads and torch's version."""
+    """Name of the GPU, or of the processor with the number of threads; torch's version."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]

@@ -1,18 +1,18 @@
-"""How much of the machine's arithmetic training reaches."""
+"""Floating-point operations of training, and the rate of matrix products that the machine reaches."""
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from stages.bench.training import CPU, Data
 from stages.data.histories import training_batches, training_windows
+from stages.models.sasrec import Sasrec
 from stages.params import Params
 
 
-def epoch_flops(model: nn.Module, params: Params, data: Data) -> int:
-    """Floating-point operations of an epoch's matrix products, forward and backward."""
+def epoch_flops(model: Sasrec, params: Params, data: Data) -> int:
+    """Floating-point operations of the matrix products of one epoch, forward and backward."""
     windows = training_windows(data.train, params.sequence.max_length)
     rng = np.random.default_rng(params.seed)
     model.train()
@@ -23,9 +23,9 @@ def epoch_flops(model: nn.Module, params: Params, data: Data) -> int:
 
 
 def matmul_rate(
-    rows: int, dim: int, columns: tuple[int, ...], device: torch.device = CPU, dtype: torch.dtype = torch.float32
+    *, rows: int, dim: int, columns: tuple[int, ...], device: torch.device = CPU, dtype: torch.dtype = torch.float32
 ) -> float:
-    """Operations a second of products (rows, dim) @ (dim, n), the best over `columns`."""
+    """Floating-point operations per second of (rows, dim) @ (dim, n), the best of all n in `columns`."""
     rates = []
     for n in columns:
         left, right = (torch.randn(shape, device=device, dtype=dtype) for shape in ((rows, dim), (dim, n)))

@@ -1,8 +1,8 @@
-"""How fast the device at hand trains and embeds: `python -m stages.bench.rates`, after `dvc repro`.
+"""Throughput of training and embedding on this device: `python -m stages.bench.rates`, after `dvc repro`.
 
-Positions a second of both training steps on the dataset at hand; titles and covers a second of `embed` and `sft` with
-encoders of BERT-base's and Swin-base's sizes, whose random weights are as fast as trained ones; beside the rate of the
-device's own matrix products, in bfloat16 where training uses that. Writes `metrics/bench_rates.json`.
+Positions per second of both training steps on the current dataset; titles and covers per second of `embed` and `sft`
+with encoders of the sizes of BERT-base and Swin-base and random weights; and the rate of the device's matrix products,
+in bfloat16 where training uses it. Writes `metrics/bench_rates.json`.
 """
 
 import argparse
@@ -38,8 +38,8 @@ from stages.parallel.distributed import BatchParts
 from stages.params import Params, load_params
 from stages.training.fit import Batches, Plan, TrainableModel, fit
 
-ROUNDS = 3  # epochs or passes, after one to warm up; their median counts
-SQUARE = 4096  # side of the matrices: large enough for a card's full rate
+ROUNDS = 3  # epochs or passes after one warm-up; the median is reported
+SQUARE = 4096  # side of the matrices: large enough for the full rate of a GPU
 TITLES, COVERS = {"cpu": 256, "cuda": 16_384}, {"cpu": 32, "cuda": 2_048}
 
 Result = dict[str, float]
@@ -48,11 +48,11 @@ Result = dict[str, float]
 def epoch_seconds(
     model: TrainableModel,
     batches: Batches,
-    rate: float,
+    learning_rate: float,
     device: torch.device,
     groups: list[dict[str, Any]] | None = None,
 ) -> float:
-    """The median epoch of `fit`, as the stages call it, the first one left out. rate: of learning."""
+    """Median epoch of `fit` without the first one."""
     ends: list[float] = []
 
     def validate() -> dict[str, float]:
@@ -61,19 +61,19 @@ def epoch_seconds(
 
     with tempfile.TemporaryDirectory() as folder:
         fit(
-            model, batches, validate, Plan(ROUNDS + 1, 1, None, rate, 0), device, Path(folder) / "curves",
+            model, batches, validate, Plan(ROUNDS + 1, 1, None, learning_rate, 0), device, Path(folder) / "curves",
             Path(folder) / "state", groups,
         )  # fmt: skip
     return statistics.median(np.diff(ends))
 
 
 def pass_seconds(call: Callable[[], object]) -> float:
-    """The median of ROUNDS calls, after one that does not count."""
+    """Median of ROUNDS calls after one warm-up."""
     return statistics.median([training.seconds(call) for _ in range(ROUNDS + 1)][1:])
 
 
-def of_steps(params: Params, positions: int, device: torch.device) -> Result:
-    """Targets a second of both steps. positions: of a batch."""
+def training_rates(params: Params, positions: int, device: torch.device) -> Result:
+    """Target positions per second of both training steps. positions: per batch."""
     data, content = read_data(), [name for name in params.modalities if name != "id"]
     vectors = read_vectors(Path("artifacts/embeddings.parquet"), content)
     windows = training_windows(data.train, params.sequence.max_length)
@@ -92,11 +92,11 @@ def of_steps(params: Params, positions: int, device: torch.device) -> Result:
     }
 
 
-def of_encoder(
+def encoder_rates(
     name: str, encoder: Encoder, inputs: dict[str, Tensor], embed: Callable[[], object], params: Params,
     device: torch.device,
 ) -> Result:  # fmt: skip
-    """Items a second through the encoder, and in fine-tuning its last block; each pair counts as two.
+    """Items per second of embedding and of fine-tuning the last block, where a pair counts as two items.
 
     name: text or image. inputs: of all items.
     """
@@ -118,38 +118,39 @@ def of_encoder(
     return result | {f"sft_{name}_per_second": 2 * count / seconds}
 
 
-def of_text(params: Params, count: int, device: torch.device) -> Result:
-    """Titles of the dataset, over again where there are fewer than `count`, with an encoder of BERT-base's size."""
+def text_rates(params: Params, count: int, device: torch.device) -> Result:
+    """Rates for `count` titles of the dataset (repeated if it has fewer) with an encoder of the size of BERT-base."""
     e = params.encoders
     titles = read_parquet(Path("artifacts/split/items.parquet"))[f"title_{params.language}"].to_list()
     titles = [titles[index % len(titles)] for index in range(count)]
     encoder = base_text_encoder(titles, params)
-    return of_encoder(
+    return encoder_rates(
         "text", encoder, encoder.prepare(titles), lambda: embed_titles(encoder, titles, e.batch_size, device),
         params, device,
     )  # fmt: skip
 
 
-def of_images(params: Params, count: int, device: torch.device) -> Result:
-    """Noise for covers, with an encoder of Swin-base's size."""
+def image_rates(params: Params, count: int, device: torch.device) -> Result:
+    """Rates for `count` covers of random pixels with an encoder of the size of Swin-base."""
     encoder = base_image_encoder(params)
     size = resolve_model_data_config(encoder.model)["input_size"]
     covers = DecodedCovers(torch.randn(count, *size), torch.ones(count, dtype=torch.bool), 0, 0)
-    return of_encoder(
+    return encoder_rates(
         "image", encoder, {"pixels": covers.pixels},
         lambda: embed_covers(encoder, covers, params.encoders.batch_size, device), params, device,
     )  # fmt: skip
 
 
 def base_text_encoder(titles: list[str], params: Params) -> TextEncoder:
-    """BERT-base's twelve layers of width 768 behind a vocabulary of the titles."""
+    """BERT-base (12 layers, width 768) with a vocabulary made of the titles."""
     tiny = tiny_text_encoder(titles, params.encoders.pooling, params.encoders.max_tokens)
-    config = BertConfig(vocab_size=len(tiny.tokenizer), attn_implementation="eager")
-    return replace(tiny, model=BertModel(config))
+    model = BertModel(BertConfig(vocab_size=len(tiny.tokenizer)))
+    model.set_attn_implementation("eager")  # as load_text_encoder asks for
+    return replace(tiny, model=model)
 
 
 def base_image_encoder(params: Params) -> ImageEncoder:
-    """Swin-base of 224 × 224 covers."""
+    """Swin-base for covers of 224 × 224 pixels."""
     return ImageEncoder(timm.create_model("swin_base_patch4_window7_224"), params.encoders.image_feature)
 
 
@@ -157,7 +158,9 @@ def main() -> None:
     params = load_params()
     device = choose_device(params.device)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--positions", type=int, default=params.pretrain.batch_positions, help="of a batch in training")
+    parser.add_argument(
+        "--positions", type=int, default=params.pretrain.batch_positions, help="target positions per batch in training"
+    )
     parser.add_argument("--titles", type=int, default=TITLES.get(device.type, TITLES["cpu"]))
     parser.add_argument("--covers", type=int, default=COVERS.get(device.type, COVERS["cpu"]))
     options = parser.parse_args()
@@ -166,10 +169,10 @@ def main() -> None:
         "machine": machine(device),
         "dataset": params.dataset,
         **vars(options),
-        "matmul_gflops": matmul_rate(SQUARE, SQUARE, (SQUARE,), device, dtype) / 1e9,
-        **of_steps(params, options.positions, device),
-        **of_text(params, options.titles, device),
-        **of_images(params, options.covers, device),
+        "matmul_gflops": matmul_rate(rows=SQUARE, dim=SQUARE, columns=(SQUARE,), device=device, dtype=dtype) / 1e9,
+        **training_rates(params, options.positions, device),
+        **text_rates(params, options.titles, device),
+        **image_rates(params, options.covers, device),
     }
     write_json(Path("metrics/bench_rates.json"), result)
     print(Path("metrics/bench_rates.json").read_text())

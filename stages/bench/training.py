@@ -1,4 +1,4 @@
-"""Seconds of our own training and ranking."""
+"""Time of our own training and ranking."""
 
 import statistics
 import tempfile
@@ -19,12 +19,12 @@ from stages.training.next_item import SequenceModel, validation_metrics
 from stages.training.ranking import rank_users
 
 CPU = torch.device("cpu")
-EPOCHS = 3  # of each model, of which the median counts
+EPOCHS = 3  # per model; the median is reported
 
 
 @dataclass(frozen=True)
 class Data:
-    """train: what models learn from; valid: their validation items; known and test: question and answer."""
+    """A split. train: histories; valid, test: the held-out item of each user; known: train with the validation item."""
 
     train: Histories
     valid: np.ndarray
@@ -34,7 +34,7 @@ class Data:
 
 
 def new_sasrec(params: Params, items: int) -> Sasrec:
-    """An untrained ID encoder of the params' sizes."""
+    """An untrained ID encoder with the sizes of params.yaml."""
     torch.manual_seed(params.seed)
     return Sasrec(
         SasrecConfig(items=items, dim=params.dim, dropout=params.pretrain.dropout, **params.sequence.model_dump())
@@ -42,7 +42,7 @@ def new_sasrec(params: Params, items: int) -> Sasrec:
 
 
 def new_sicsrec(params: Params, items: int, vectors: dict[str, torch.Tensor]) -> Sicsrec:
-    """An untrained SICSRec on these content vectors, its ID encoder frozen but for low-rank updates."""
+    """An untrained SICSRec on these content vectors; of its ID encoder only the low-rank updates are trained."""
     p = params.posttrain
     torch.manual_seed(params.seed)
     model = Sicsrec(
@@ -67,7 +67,7 @@ def new_sicsrec(params: Params, items: int, vectors: dict[str, torch.Tensor]) ->
 
 
 def train(model: SequenceModel, params: Params, data: Data, plan: Plan, validate: Validate = dict) -> None:
-    """Train as the stages do, in a temporary folder."""
+    """Train as the stages do, writing to a temporary folder."""
     p = params.pretrain
     windows = training_windows(data.train, params.sequence.max_length)
     with tempfile.TemporaryDirectory() as folder:
@@ -78,46 +78,46 @@ def train(model: SequenceModel, params: Params, data: Data, plan: Plan, validate
         )  # fmt: skip
 
 
-class Reached(Exception):
-    """The score that was wanted is there."""
+class GoalReached(Exception):
+    """Ends training early: the validation score has reached the goal."""
 
 
 def seconds_to_reach(params: Params, data: Data, goal: float) -> float | None:
-    """How long the ID encoder trains, validated after every epoch, until validation ndcg@10 is at least `goal`.
+    """Training time of the ID encoder, validated after every epoch, until validation ndcg@10 is at least `goal`.
 
-    None when it stops before.
+    None when early stopping ends it before.
     """
     p, model = params.pretrain, new_sasrec(params, data.items)
 
     def validate() -> dict[str, float]:
         metrics = validation_metrics(model, data.train, data.valid, max_length=params.sequence.max_length, device=CPU)
         if metrics["ndcg@10"] >= goal:
-            raise Reached
+            raise GoalReached
         return metrics
 
     begin = time.perf_counter()
     try:
         train(model, params, data, Plan(p.epochs, p.patience, "ndcg@10", p.learning_rate, params.seed), validate)
-    except Reached:
+    except GoalReached:
         return time.perf_counter() - begin
     return None
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """Duration of one call."""
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
 
 
 def epoch_seconds(model: SequenceModel, params: Params, data: Data) -> float:
-    """The median of EPOCHS epochs."""
+    """Median duration of EPOCHS epochs."""
     plan = Plan(1, 1, None, params.pretrain.learning_rate, params.seed)
     return statistics.median(seconds(lambda: train(model, params, data, plan)) for _ in range(EPOCHS))
 
 
 def ranking_seconds(model: SequenceModel, params: Params, data: Data) -> float:
-    """Ranking every user's test item, with viewed items kept and with them left out."""
+    """Duration of ranking every user's test item in both protocols."""
     model.eval()
     length = params.sequence.max_length
     return seconds(lambda: rank_users(model, data.known, data.test, max_length=length, device=CPU))

@@ -1,8 +1,8 @@
-"""One table or figure of the paper from this commit's experiments: `python -m stages.tables table7 dataset=Bili_Food`.
+"""A table or figure of the paper from this commit's experiments: `python -m stages.tables table7 dataset=Bili_Food`.
 
-Where experiments differ in something that the table does not compare, those count that were run as params.yaml says,
-or as KEY=VALUE says. What they measured is kept in `metrics/runs/`, and counts in later tables where no experiment has
-the same params and seed.
+If the experiments also differ in a param that the table does not compare, those with the value of params.yaml are used,
+or those that meet KEY=VALUE. Their ranks are archived in `metrics/runs/`; a later table reads the archive for rows and
+seeds of which no experiment is there.
 """
 
 import argparse
@@ -16,59 +16,66 @@ from stages.errors import InputError, run_stage
 from stages.files import atomic, write_json
 from stages.params import load_params
 from stages.tables.archive import archive_run, archived_runs
-from stages.tables.experiments import Finished, chosen, finished_experiments, flat
+from stages.tables.experiments import FinishedRun, choose_runs, finished_experiments, flatten
 from stages.tables.markdown import TESTED
-from stages.tables.rows import TABLES
-from stages.tables.summary import as_markdown, build, one_a_seed, read_runs
+from stages.tables.registry import TABLES
+from stages.tables.summary import PROTOCOLS, as_markdown, one_run_per_seed, read_runs, summarise
 
 FOLDER = Path("metrics/tables")
 ARCHIVE = Path("metrics/runs")
 FIGURES = Path("metrics/figures")
 
 
-def conditions(pairs: list[str]) -> dict[str, Any]:
-    """`["alpha=0.3"]` → `{"alpha": 0.3}`, values as in params.yaml."""
+def parse_conditions(pairs: list[str]) -> dict[str, Any]:
+    """`["alpha=0.3"]` → `{"alpha": 0.3}`; values are YAML, as in params.yaml."""
     if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise InputError(f"{wrong[0]}: conditions are KEY=VALUE")
+        raise InputError(f"{wrong[0]}: a condition is written KEY=VALUE, e.g. alpha=0.3")
     return {key: YAML(typ="safe").load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+
+
+def write_table(result: dict[str, Any], name: str) -> None:
+    """Write the table as JSON and Markdown, and the values that `dvc plots` draws."""
+    write_json(FOLDER / f"{name}.json", result)
+    with atomic(FOLDER / f"{name}.md") as temporary:
+        temporary.write_text(as_markdown(result), encoding="utf-8")
+    points = [
+        {"row": row, "protocol": protocol, TESTED: values[protocol][TESTED]["mean"]}
+        for protocol in PROTOCOLS
+        for row, values in result["rows"].items()
+    ]
+    with atomic(FIGURES / f"{name}.csv") as temporary:
+        pl.DataFrame(points).write_csv(temporary)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.tables", description=__doc__)
     parser.add_argument("name", choices=TABLES)
-    parser.add_argument("where", nargs="*", metavar="KEY=VALUE", help="which experiments are meant")
+    parser.add_argument("where", nargs="*", metavar="KEY=VALUE", help="use only experiments with this value")
     parser.add_argument("--all-commits", action="store_true", help="also the experiments of other commits")
-    parser.add_argument("--fresh", action="store_true", help=f"leave out what {ARCHIVE}/ keeps")
+    parser.add_argument("--fresh", action="store_true", help=f"do not read the archive {ARCHIVE}/")
     options = parser.parse_args()
     table, params = TABLES[options.name], load_params()
 
-    experiments: list[Finished] = [*finished_experiments(options.all_commits)]
+    experiments: list[FinishedRun] = [*finished_experiments(options.all_commits)]
     experiments += [] if options.fresh else archived_runs(ARCHIVE)
-    ours = flat(YAML(typ="safe").load(Path("params.yaml")))
-    found = chosen(experiments, table.rows, conditions(options.where), ours)
+    current = flatten(YAML(typ="safe").load(Path("params.yaml")))
+    found = choose_runs(experiments, table.rows, where=parse_conditions(options.where), params=current)
     datasets = {experiment.params["dataset"] for group in found.values() for experiment in group}
     if not datasets:
         raise InputError(
             f"no finished experiment fits {options.name} {' '.join(options.where)}: see stages/tables/README.md"
         )
     dataset = datasets.pop()
-    used = [(row, one_a_seed(found[row.name], row.system)) for row in table.rows]
+    used = [(row, one_run_per_seed(found[row.name], row.system)) for row in table.rows]
     runs = {row.name: read_runs(group, row.system) for row, group in used}
-    result = build(table, options.name, dataset, runs, params.evaluate.bootstrap, params.seed)
+    result = summarise(
+        table, runs, name=options.name, dataset=dataset, resamples=params.evaluate.bootstrap, seed=params.seed
+    )
 
     for row, group in used:
         for experiment in group:
             archive_run(experiment, row.system, ARCHIVE)
-    write_json(FOLDER / f"{options.name}_{dataset}.json", result)
-    with atomic(FOLDER / f"{options.name}_{dataset}.md") as temporary:
-        temporary.write_text(as_markdown(result), encoding="utf-8")
-    lines = [
-        {"row": name, "protocol": protocol, TESTED: row[protocol][TESTED]["mean"]}
-        for protocol in ("kept", "filtered")
-        for name, row in result["rows"].items()
-    ]
-    with atomic(FIGURES / f"{options.name}_{dataset}.csv") as temporary:
-        pl.DataFrame(lines).write_csv(temporary)
+    write_table(result, f"{options.name}_{dataset}")
     print(as_markdown(result))
 
 

@@ -1,4 +1,4 @@
-"""What experiments measured, kept in git: a table is made again, or gets more rows and seeds, with nothing trained."""
+"""Archive of per-user ranks in git (metrics/runs/): a table can be rebuilt, or extended, without training."""
 
 import hashlib
 import json
@@ -9,23 +9,23 @@ from typing import Any
 import polars as pl
 
 from stages.files import atomic
-from stages.tables.experiments import NOT_COMPARED, Finished, matches
+from stages.tables.experiments import NOT_COMPARED, FinishedRun, matches
 
-RANKS = ("rank", "rank_filtered")  # of each user's test item, in the order of users
+RANKS = ("rank", "rank_filtered")  # of each user's test item, in the order of test.parquet
 
 
 @dataclass(frozen=True)
 class ArchivedRun:
-    """One system's ranks out of one experiment. commit: whose code it ran; params: by dotted key, those compared."""
+    """One system's ranks from one experiment. commit: of the code that ran; params: by dotted key, those compared."""
 
     path: Path
     system: str
     commit: str
     params: dict[str, Any]
-    trained: int  # epochs
+    trained_epochs: int
 
     def matches(self, params: dict[str, Any]) -> bool:
-        """Whether it was run with these."""
+        """Whether it was run with these params."""
         return matches(self.params, params)
 
     def ranks(self, system: str) -> pl.DataFrame | None:
@@ -34,11 +34,11 @@ class ArchivedRun:
 
     def epochs(self, system: str) -> int:
         """How many epochs the system's training took."""
-        return self.trained
+        return self.trained_epochs
 
 
-def archive_run(run: Finished, system: str, folder: Path) -> None:
-    """Write what the system's run measured to a file of `folder`; a run with the same params takes its place."""
+def archive_run(run: FinishedRun, system: str, folder: Path) -> None:
+    """Write the system's ranks of this run into `folder`; a later run with the same params replaces them."""
     if isinstance(run, ArchivedRun) or (ranks := run.ranks(system)) is None:
         return
     params = {key: value for key, value in run.params.items() if key == "seed" or key not in NOT_COMPARED}
@@ -50,7 +50,7 @@ def archive_run(run: Finished, system: str, folder: Path) -> None:
 
 
 def archived_runs(folder: Path) -> list[ArchivedRun]:
-    """Every run that `folder` holds."""
+    """Every run in `folder`."""
     runs = []
     for path in sorted(folder.glob("*/*.parquet")):
         about = json.loads(pl.read_parquet_metadata(path)["run"])

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-EACH_WAY = 3  # cases that the one gets right and the other does not
-SHOWN = 5  # recommendations of each model
+EACH_WAY = 3  # cases in which only the one model is right, and as many for the other
+SHOWN = 5  # recommendations drawn for each model
 
 
 def different_cases(ours: np.ndarray, theirs: np.ndarray, popularity: np.ndarray) -> np.ndarray:
-    """Users whose item is among the first SHOWN of one model only: EACH_WAY of ours, then EACH_WAY of theirs.
+    """Users whose test item only one model has in its top SHOWN: EACH_WAY for ours, then EACH_WAY for theirs.
 
-    Of those the ones furthest apart, then the ones with the more popular item, which a reader may know.
+    Sorted by the difference of the two ranks, largest first; equal ones by popularity of the test item.
     ours, theirs: (users,) ranks; popularity: (users,) of the test item. → indices of users.
     """
     chosen = []

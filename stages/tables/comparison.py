@@ -1,4 +1,7 @@
-"""Table 4: every system's metrics in both protocols, SICSRec's gain, its significance, and the paper's value beside."""
+"""The systems of one run compared, which `report` writes to metrics/table4.md.
+
+Table 4 over several seeds is another file, metrics/tables/table4_DATASET.md: see summary.py.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,8 +20,8 @@ IN_PAPER = {"id_encoder": "sasrec"}  # the ID encoder alone is SASRec
 Ranks = dict[str, np.ndarray]  # {system: (users,) rank of the test item, 1 = best}
 
 
-def compare(ranks: Ranks, resamples: int, seed: int) -> dict[str, Any]:
-    """Metrics of each system, and SICSRec against each other one.
+def compare(ranks: Ranks, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Metrics of each system, tests of SICSRec against each other one, and its gain over the best other one.
 
     → {"systems": {name: {metrics, "p": Holm-corrected of TESTED}}, "best_other": {metric: {"system", "improvement"}}}.
     """
@@ -36,19 +39,19 @@ def compare(ranks: Ranks, resamples: int, seed: int) -> dict[str, Any]:
     return {"systems": systems, "best_other": best_other}
 
 
-def build_table(kept: Ranks, filtered: Ranks, dataset: str, resamples: int, seed: int) -> dict[str, Any]:
-    """The table as JSON: both protocols, and the paper's values (which are of the first)."""
+def compare_systems(kept: Ranks, filtered: Ranks, dataset: str, *, resamples: int, seed: int) -> dict[str, Any]:
+    """The table as JSON: both protocols, and the paper's values (viewed items kept)."""
     paper = {name: found for name in kept if (found := paper_values("table4", dataset, IN_PAPER.get(name, name)))}
     return {
         "dataset": dataset,
-        "viewed_items_kept": compare(kept, resamples, seed),
-        "viewed_items_filtered": compare(filtered, resamples, seed),
+        "viewed_items_kept": compare(kept, resamples=resamples, seed=seed),
+        "viewed_items_filtered": compare(filtered, resamples=resamples, seed=seed),
         "paper": paper,
     }
 
 
 def as_markdown(table: dict[str, Any]) -> str:
-    """The table to read."""
+    """The table in Markdown."""
     return "\n".join(_lines(table)) + "\n"
 
 

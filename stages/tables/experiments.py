@@ -1,4 +1,4 @@
-"""Finished experiments out of DVC: what each was run with, and the files that it made."""
+"""Finished DVC experiments: their params and output files, and which of them a table is made of."""
 
 import json
 import sys
@@ -13,9 +13,9 @@ from dvc.exceptions import DvcException
 from ruamel.yaml import YAML
 
 from stages.errors import InputError
-from stages.tables.rows import OURS, Row
+from stages.tables.registry import OURS, Row
 
-# what does not change what is learnt, and what a table averages or lists
+# Params in which the runs of one row may differ: they do not change what is learnt, or the table averages over them.
 NOT_COMPARED = {
     "seed",
     "baselines",
@@ -31,17 +31,15 @@ NOT_COMPARED = {
     "encoders.workers",
     "evaluate.bootstrap",
 }
-
-
-SHORT = 7  # digits of a commit
+SHORT_HASH = 7  # digits of a commit
 
 
 class NotInCache(InputError):
-    """DVC's cache no longer has what an experiment made."""
+    """An output of an experiment is not in DVC's cache."""
 
 
-class Finished(Protocol):
-    """What a table is made of: an experiment of DVC's, or a run that is kept in git. params: by dotted key."""
+class FinishedRun(Protocol):
+    """A DVC experiment, or a run in the archive. params: by dotted key."""
 
     @property
     def commit(self) -> str: ...
@@ -58,7 +56,7 @@ class Finished(Protocol):
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment of DVC's. commit: whose code it ran; params: by dotted key."""
+    """A DVC experiment. commit: of the code that ran; params: by dotted key."""
 
     name: str
     commit: str
@@ -75,13 +73,13 @@ class Experiment:
                 frame = pl.read_parquet(file)
         except FileNotFoundError as error:
             raise NotInCache(
-                f"{path} of {self.name} is not in DVC's cache: `dvc repro` makes the commit's own again, "
-                f"`dvc exp remove {self.name}` drops an experiment"
+                f"{path} of {self.name} is not in DVC's cache: if it is the commit's own, run `dvc repro`, else "
+                f"remove the experiment by `dvc exp remove {self.name}` and run it again"
             ) from error
-        return frame if len(frame) else None  # a system that was skipped has no rows
+        return frame if len(frame) else None  # a skipped system has an empty file
 
     def epochs(self, system: str) -> int:
-        """How many epochs its training took; SICSRec's second step for `sicsrec`, 0 for what is only counted."""
+        """How many epochs its training took: of posttrain for `sicsrec`, 0 for systems that only count."""
         if system == OURS:
             path, section = "metrics/training.json", "posttrain"
         else:
@@ -90,12 +88,12 @@ class Experiment:
             return int(json.load(file)[section].get("epochs", 0))
 
     def matches(self, params: dict[str, Any]) -> bool:
-        """Whether it was run with these."""
+        """Whether it was run with these params."""
         return matches(self.params, params)
 
 
 def matches(params: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether the params have the wanted values: a string is a pattern, a list has no order."""
+    """Whether the params have the wanted values: a string is a pattern (fnmatch), the order of a list is ignored."""
     return all(key in params and _same(params[key], value) for key, value in wanted.items())
 
 
@@ -107,16 +105,16 @@ def _same(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted keys."""
+def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted keys: `{"sft": {"epochs": 3}}` → `{"sft.epochs": 3}`."""
     values: dict[str, Any] = {}
     for key, value in content.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        values |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return values
 
 
 def finished_experiments(all_commits: bool) -> list[Experiment]:
-    """The commit's own result, then its experiments, newest first; of every commit when asked."""
+    """This commit's own run and its experiments, newest first; those of every commit if `all_commits`."""
     try:
         shown = dvc.api.exp_show(num=-1 if all_commits else 1)
     except DvcException as error:
@@ -128,18 +126,19 @@ def finished_experiments(all_commits: bool) -> list[Experiment]:
         revision = row["Experiment"] or row["rev"]
         files = dvc.api.DVCFileSystem(".", rev=revision)
         if not row["Experiment"]:  # DVC shows a commit, then its experiments
-            commit = files.repo.scm.resolve_rev(revision)[:SHORT]
+            commit = files.repo.scm.resolve_rev(revision)[:SHORT_HASH]
         with files.open("params.yaml") as file:
-            experiments.append(Experiment(revision, commit, flat(YAML(typ="safe").load(file)), files))
+            experiments.append(Experiment(revision, commit, flatten(YAML(typ="safe").load(file)), files))
     return experiments
 
 
-def chosen(
-    experiments: Sequence[Finished], rows: tuple[Row, ...], where: dict[str, Any], params: dict[str, Any]
-) -> dict[str, list[Finished]]:
-    """Each row's experiments. Where those differ in what no row varies, the ones with the value of `params` count.
+def choose_runs(
+    experiments: Sequence[FinishedRun], rows: tuple[Row, ...], *, where: dict[str, Any], params: dict[str, Any]
+) -> dict[str, list[FinishedRun]]:
+    """The experiments of each row. If they also differ in a param that no row sets, use those equal to params.yaml's.
 
-    params: of the workspace, by dotted key. Raises InputError when none has that value.
+    where: conditions that every experiment must meet; params: params.yaml by dotted key. Raises InputError when the
+    experiments differ in a param and none has the value of params.yaml.
     """
     fitting = [experiment for experiment in experiments if experiment.matches(where)]
     used = [experiment for experiment in fitting if any(experiment.matches(row.params) for row in rows)]
@@ -153,7 +152,7 @@ def chosen(
     for key in keys:
         if len(values := {str(experiment.params.get(key)) for experiment in used}) > 1:
             raise InputError(
-                f"{len(used)} experiments differ in {key} ({', '.join(sorted(values))}) and none is as params.yaml: "
-                f"say which you mean, as {key}=VALUE"
+                f"{len(used)} experiments differ in {key} ({', '.join(sorted(values))}), none as in params.yaml: "
+                f"choose one by adding {key}=VALUE"
             )
     return {row.name: [experiment for experiment in used if experiment.matches(row.params)] for row in rows}

@@ -1,4 +1,4 @@
-"""Where content helps: metrics by history length and by popularity of the test item, beside the ID encoder's."""
+"""Metrics of groups of users: by history length, and by popularity of the test item."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from stages.training.metrics import mean_metrics
 
-LENGTHS = {"1-4": (1, 4), "5-9": (5, 9), "10-19": (10, 19), "20+": (20, None)}  # items known before the test item
-HEAD = 0.2  # the share of items that counts as popular
+LENGTHS = {"1-4": (1, 4), "5-9": (5, 9), "10-19": (10, 19), "20+": (20, None)}  # items before the test item
+HEAD = 0.2  # share of the items that counts as popular
 
 
 def length_groups(lengths: np.ndarray) -> dict[str, np.ndarray]:
-    """Which users have histories of which length. lengths: (users,) → {name: (users,) bool}."""
+    """Users grouped by the length of their histories. lengths: (users,) → {group: (users,) bool}."""
     return {name: (lengths >= low) & (lengths <= (high or np.inf)) for name, (low, high) in LENGTHS.items()}
 
 
 def popularity_groups(targets: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Which users' test item is among the most popular fifth, is seen less often, or never in training.
+    """Users grouped by their test item: in the most popular fifth (head), less popular (tail), or unseen in training.
 
-    targets: (users,) in 1…N; counts: (N,) training interactions of each item. → {name: (users,) bool}.
+    targets: (users,) in 1…N; counts: (N,) training interactions of each item. → {group: (users,) bool}.
     """
     order = np.argsort(-counts, kind="stable")
     head = np.zeros(len(counts), dtype=bool)
@@ -29,9 +29,19 @@ def popularity_groups(targets: np.ndarray, counts: np.ndarray) -> dict[str, np.n
 
 
 def metrics_by_group(groups: dict[str, np.ndarray], ranks: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Each group's size and each system's four metrics; empty groups are left out. ranks: {system: (users,)}."""
+    """Number of users and mean metrics of each system in each group that is not empty. ranks: {system: (users,)}."""
     return {
         name: {"users": int(members.sum()), **{system: mean_metrics(r[members]) for system, r in ranks.items()}}
         for name, members in groups.items()
         if members.any()
+    }
+
+
+def metrics_by_length_and_popularity(
+    ranks: dict[str, np.ndarray], *, lengths: np.ndarray, targets: np.ndarray, counts: np.ndarray
+) -> dict[str, Any]:
+    """Both groupings. ranks: {system: (users,)}; the rest as for `length_groups` and `popularity_groups`."""
+    return {
+        "history_length": metrics_by_group(length_groups(lengths), ranks),
+        "target_popularity": metrics_by_group(popularity_groups(targets, counts), ranks),
     }

@@ -3,8 +3,8 @@ import subprocess
 import polars as pl
 import pytest
 
-from stages.bench.large import make_workspace, measured_split
-from stages.bench.measured import measured
+from stages.bench.large import make_workspace, measure_split
+from stages.bench.subprocess_usage import subprocess_usage
 from stages.data.ninerec import read_items, scan_pairs
 
 
@@ -15,7 +15,7 @@ def workspace(tmp_path_factory):
     return folder
 
 
-def test_the_dataset_is_in_the_layout_of_ninerec_and_popularity_follows_zipf(workspace):
+def test_the_dataset_has_ninerec_s_layout_and_its_popularity_follows_zipf(workspace):
     raw = workspace / "artifacts" / "raw"
     items = read_items(raw / "large_item.csv")
     pairs = scan_pairs(raw / "large_pair.csv", items["raw_id"]).collect()
@@ -25,8 +25,8 @@ def test_the_dataset_is_in_the_layout_of_ninerec_and_popularity_follows_zipf(wor
     assert pairs["raw_user"].n_unique() > 150
 
 
-def test_the_split_is_measured_in_a_process_of_its_own(workspace):
-    result = measured_split(workspace)
+def test_time_and_memory_of_split_are_measured(workspace):
+    result = measure_split(workspace)
     assert (
         result["interactions"] == pl.read_parquet(workspace / "artifacts/split/full.parquet")["items"].list.len().sum()
     )
@@ -34,14 +34,14 @@ def test_the_split_is_measured_in_a_process_of_its_own(workspace):
     assert 0.05 < result["peak_gb"] < 4
 
 
-def test_the_peak_is_that_of_the_command_and_not_of_its_parent(tmp_path):
-    held = bytearray(500_000_000)
-    small = measured(["-c", "pass"], tmp_path)["peak_gb"]
-    large = measured(["-c", "bytearray(200_000_000)"], tmp_path)["peak_gb"]
+def test_peak_memory_is_that_of_the_command_and_not_of_its_parent(tmp_path):
+    memory_of_the_parent = bytearray(500_000_000)
+    small = subprocess_usage(["-c", "pass"], tmp_path)["peak_gb"]
+    large = subprocess_usage(["-c", "bytearray(200_000_000)"], tmp_path)["peak_gb"]
     assert small < 0.1 < 0.2 <= large < 0.4
-    del held
+    del memory_of_the_parent
 
 
 def test_a_command_that_fails_is_an_error(tmp_path):
     with pytest.raises(subprocess.CalledProcessError, match="returned non-zero exit status 3"):
-        measured(["-c", "raise SystemExit(3)"], tmp_path)
+        subprocess_usage(["-c", "raise SystemExit(3)"], tmp_path)

@@ -19,7 +19,7 @@ def bench(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def test_a_part_is_measured_alone_and_the_file_keeps_the_others(after, bench, tmp_path, capsys):
+def test_a_part_is_measured_alone_and_other_results_remain_in_the_file(after, bench, tmp_path, capsys):
     after("embed")
     bench("--only", "steps")
     steps = read_json(RESULT)
@@ -27,17 +27,17 @@ def test_a_part_is_measured_alone_and_the_file_keeps_the_others(after, bench, tm
     bench("--only", "split")
     assert read_json(RESULT) == steps | {"split_seconds": read_json(RESULT)["split_seconds"]}
     assert {"posttrain_vs_pretrain", "matmul_share", "dataset", "machine"} <= set(steps)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == files  # artifacts/ is left alone
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == files  # artifacts/ is not changed
     assert "split_seconds" in capsys.readouterr().out
 
 
-def test_what_cannot_be_measured_is_said_and_left_out(after, bench, monkeypatch, capsys):
+def test_a_part_that_cannot_be_measured_is_reported_and_has_no_result(after, bench, monkeypatch, capsys):
     after("split")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     bench("--only", "recbole", "encoders")
     said = capsys.readouterr().out
     assert "RecBole: not measured, pip could not install it: ERROR: No matching distribution" in said
-    assert "sft and embed: not measured, a tiny encoder trains wholly" in said
+    assert "sft and embed: not measured, no part of a tiny encoder is frozen" in said
     assert set(read_json(RESULT)) == {"dataset", "machine"}
 
 

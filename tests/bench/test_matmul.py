@@ -12,7 +12,7 @@ def params(after):
     return load_params()
 
 
-def test_operations_are_those_of_the_matrix_products(params):
+def test_operations_counted_are_those_of_the_matrix_products(params):
     data = small_data()
     model, dim = new_sasrec(params, 8), params.dim
     positions = 30 * 3
@@ -21,5 +21,5 @@ def test_operations_are_those_of_the_matrix_products(params):
     assert 3 * (linear + logits) <= epoch_flops(model, params, data) < 4 * (linear + logits)
 
 
-def test_the_machine_multiplies():
-    assert matmul_rate(64, 32, (32, 64)) > 1e6
+def test_the_rate_of_the_machine_is_positive():
+    assert matmul_rate(rows=64, dim=32, columns=(32, 64)) > 1e6

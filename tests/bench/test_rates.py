@@ -22,13 +22,13 @@ class Constant(torch.nn.Module):
         return {"loss": (self.w - x).square().mean()}
 
 
-def test_the_first_epoch_does_not_count(monkeypatch):
+def test_the_first_epoch_is_not_timed(monkeypatch):
     clock = iter([100.0, 101.0, 103.0, 108.0])  # ends of the epochs
     monkeypatch.setattr("stages.bench.rates.time.perf_counter", lambda: next(clock))
     assert rates.epoch_seconds(Constant(), lambda epoch: [(torch.ones(2),)], 0.1, CPU) == 2.0
 
 
-def test_bert_base_has_its_size(after):
+def test_the_text_encoder_has_the_size_of_bert_base(after):
     after("split")
     encoder = rates.base_text_encoder(["a title", "another"], load_params())
     layers = sum(parameter.numel() for parameter in encoder.model.encoder.parameters())
@@ -37,7 +37,7 @@ def test_bert_base_has_its_size(after):
 
 @pytest.fixture
 def small_encoders(monkeypatch):
-    """In place of the large ones, which take minutes on a CPU."""
+    """Tiny encoders instead of the large ones, which take minutes on a CPU."""
     monkeypatch.setattr(rates, "base_text_encoder", lambda titles, params: tiny_text_encoder(titles, "cls", 64))
     monkeypatch.setattr(rates, "base_image_encoder", lambda params: tiny_image_encoder("head"))
 

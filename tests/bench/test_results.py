@@ -11,20 +11,20 @@ def earlier(tmp_path):
     return path
 
 
-def test_results_of_an_earlier_run_on_the_same_machine_and_dataset_stay(earlier):
+def test_results_of_an_earlier_run_on_the_same_machine_and_dataset_are_reused(earlier):
     assert earlier_results(earlier, "set", "cpu")["growth_40k_to_10m"] == 1.5
 
 
 @pytest.mark.parametrize(("dataset", "machine"), [("set", "other"), ("other", "cpu")])
-def test_another_machine_or_dataset_starts_afresh(earlier, dataset, machine):
+def test_results_of_another_machine_or_dataset_are_dropped(earlier, dataset, machine):
     assert earlier_results(earlier, dataset, machine) == {"dataset": dataset, "machine": machine}
 
 
-def test_the_first_run_starts_afresh(tmp_path):
+def test_the_first_run_has_no_earlier_results(tmp_path):
     assert earlier_results(tmp_path / "none.json", "set", "cpu") == {"dataset": "set", "machine": "cpu"}
 
 
-def test_the_table_shows_what_was_measured_and_which_target_is_missed():
+def test_the_table_shows_the_measured_ratios_and_marks_those_out_of_bounds():
     ratios = {"growth_40k_to_10m": 1.5, "posttrain_vs_pretrain": 2.5, "sft_cached_vs_naive": 4.0}
     lines = table({"dataset": "set", **ratios, "split_seconds": 1.0}).splitlines()
     missed = {

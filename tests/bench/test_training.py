@@ -19,14 +19,14 @@ def small_data() -> Data:
     return Data(histories, valid, histories.extended(valid), np.full(30, 6), items=8)
 
 
-def test_a_score_that_every_model_has_is_reached(params):
+def test_a_score_of_zero_is_reached(params):
     assert seconds_to_reach(params, small_data(), goal=0.0) > 0
 
 
-def test_a_score_that_no_model_has_is_not_reached(params):
+def test_a_score_above_one_is_not_reached(params):
     assert seconds_to_reach(params, small_data(), goal=1.1) is None
 
 
-def test_models_start_from_the_seed(params):
+def test_initial_weights_are_those_of_the_seed(params):
     first, second = (new_sasrec(params, 8).item_embedding.weight for _ in range(2))
     assert torch.equal(first, second)

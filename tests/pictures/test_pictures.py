@@ -32,20 +32,20 @@ def pixels(path: Path) -> set[tuple[int, ...]]:
 
 
 def black_columns(path: Path) -> list[int]:
-    """Columns of pixels that a frame's side goes through."""
+    """Columns of pixels that contain a vertical side of a frame."""
     with Image.open(path) as picture:
         dark = np.asarray(picture.convert("L")) < 8
     return np.flatnonzero(dark.sum(axis=0) > 60).tolist()
 
 
-def test_a_cover_that_is_there_and_readable_is_had(covers, tmp_path):
+def test_a_readable_cover_is_returned(covers, tmp_path):
     assert covers.get("v1").size == (20, 10)
     assert covers.get("v2") is None
     assert covers.get("v3") is None
     assert CoverArchive(tmp_path / "none.zip").get("v1") is None
 
 
-def test_cases_show_covers_and_frame_the_true_item(covers, tmp_path):
+def test_the_picture_shows_covers_and_frames_the_true_item(covers, tmp_path):
     draw_cases(CASES, ITEMS, covers, "title", tmp_path / "cases.png")
     shown = pixels(tmp_path / "cases.png")
     assert any(red > 240 and green < 20 and blue < 20 for red, green, blue in shown), "the cover"
@@ -55,7 +55,7 @@ def test_cases_show_covers_and_frame_the_true_item(covers, tmp_path):
     assert framed != black_columns(tmp_path / "other.png"), "another item is framed"
 
 
-def test_no_cases_and_no_content_are_pictures_too(covers, tmp_path):
+def test_without_cases_or_content_there_is_still_a_picture(covers, tmp_path):
     draw_cases(CASES.clear(), ITEMS, covers, "title", tmp_path / "cases.png")
     draw_alignment(pl.DataFrame(schema={"when": pl.String}), {}, tmp_path / "alignment.png")
     for name in ("cases", "alignment"):
@@ -72,11 +72,11 @@ def test_the_same_points_give_the_same_bytes(tmp_path):
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
-def test_what_the_font_lacks_is_left_out_and_chinese_stays():
+def test_characters_without_a_glyph_are_removed_and_chinese_remains():
     assert writable("红烧肉 🍜") == "红烧肉"
 
 
-def test_titles_are_cut_to_three_lines():
+def test_titles_are_truncated_to_three_lines():
     assert wrapped("红烧肉") == "红烧肉"
     long = wrapped("红烧肉的做法" * 10).split("\n")
     assert [len(line) for line in long] == [9, 9, 9]
@@ -84,6 +84,6 @@ def test_titles_are_cut_to_three_lines():
     assert max(map(len, wrapped("a long English title of many words " * 5).split("\n"))) <= 18
 
 
-def test_no_line_of_a_title_begins_with_a_stop():
+def test_no_line_of_a_title_begins_with_a_punctuation_mark():
     assert wrapped("年度合集的密室案件，悬疑") == "年度合集的密室案件，\n悬疑"
     assert wrapped("年度合集的密室案件！") == "年度合集的密室案件！"

@@ -1,10 +1,10 @@
-"""Every line of the README's "Every table and figure", on a small sample: `python -m tests.tables.every_line`.
+"""Run every line of stages/tables/README.md on a small sample: `python -m tests.tables.every_line`.
 
 `python -m tests.tables.every_line table6 fig2` runs only those.
 
-The lines are queued, run and gathered as the README has them, in a clone whose params.yaml is small. In place of an
-Ollama server a stand-in answers, for each tag with another candidate; in place of the hub's models small ones with
-random weights, saved in the real formats, lie in folders of the same names.
+The lines are queued, run and gathered as written there, in a clone with small params. A loopback server answers
+in place of Ollama, with another candidate for each model tag. Small models with random weights, saved in the real
+formats in folders of the same names, replace those of the hub.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from stages.tables.rows import TABLES
+from stages.tables.registry import TABLES
 from tests.clone import ROOT, make_clone, run, stages_run
 from tests.encoders.test_image import saved as saved_image_encoder
 from tests.encoders.test_text import saved as saved_text_encoder
@@ -49,12 +49,12 @@ IMAGE_ENCODERS = {
     "vit_base_patch16_224": "vit_tiny_patch16_224",
     "resnet50": "resnet10t",
 }
-SECOND_STEP = {"posttrain", "evaluate", "report"}  # all that these lines may run again
+SECOND_STEP = {"posttrain", "evaluate", "report"}  # the only stages that the lines of ONLY_SECOND_STEP may run
 ONLY_SECOND_STEP = ("table7", "table9", "fig3_alpha", "fig3_rank")
-ONCE = ("download", "split", "pretrain")  # what no line changes
+ONCE = ("download", "split", "pretrain")  # stages that no line changes
 JOBS = "2"
 
-Lines = list[list[str]]  # arguments of each `dvc exp run --queue`
+Lines = list[list[str]]  # the arguments of each `dvc exp run --queue`
 
 
 def readme_section() -> str:
@@ -62,17 +62,17 @@ def readme_section() -> str:
 
 
 def readme_lines() -> dict[str, Lines]:
-    """What the README's table queues, by the name that gathers it."""
+    """The lines to queue, by the name of the table that they are for."""
     rows = [line.split("|")[1:-1] for line in readme_section().splitlines() if line.startswith("| ")]
     found = {name.strip(" `"): re.findall(r"`(-S [^`]+)`", cell) for _, cell, name in rows}
     return {name: [shlex.split(line) for line in lines] for name, lines in found.items() if lines}
 
 
 def run_lines(clone: Path, lines: Lines, jobs: str = JOBS) -> list[str]:
-    """Queue and run; the experiments' logs. Raises AssertionError with the end of the log of each that failed."""
+    """Queue and run → the logs of the experiments. AssertionError with the end of the log of each that failed."""
     queued = [run(clone, "dvc", "exp", "run", "--queue", *line) for line in lines]
     names = re.findall(r"Queued experiment '([^']+)'", "".join(queued))
-    run(clone, "dvc", "exp", "run", "--run-all", "--jobs", jobs)  # which ends well even when an experiment failed
+    run(clone, "dvc", "exp", "run", "--run-all", "--jobs", jobs)  # exits with 0 even when an experiment failed
     experiments = {
         experiment["name"]: experiment["executor"] or {}
         for commit in json.loads(run(clone, "dvc", "exp", "show", "--json"))
@@ -85,14 +85,14 @@ def run_lines(clone: Path, lines: Lines, jobs: str = JOBS) -> list[str]:
 
 
 def gathered(clone: Path, name: str) -> dict[str, Any]:
-    """The table as JSON, made by the README's other column."""
+    """Run `python -m stages.tables NAME` → the table as JSON."""
     run(clone, "python", "-m", "stages.tables", name)
     table: dict[str, Any] = json.loads((clone / f"metrics/tables/{name}_sample.json").read_text(encoding="utf-8"))
     return table
 
 
 def check_table(name: str, table: dict[str, Any]) -> None:
-    """Every row in both protocols, each but the reference tested against it."""
+    """Every row has both protocols, and a p-value unless it is the reference."""
     assert table["rows"].keys() == {row.name for row in TABLES[name].rows}, f"{name} lacks {table['missing']}"
     for row, values in table["rows"].items():
         for protocol in ("kept", "filtered"):
@@ -102,7 +102,7 @@ def check_table(name: str, table: dict[str, Any]) -> None:
 
 
 def check_stages(name: str, ran: Counter[str]) -> None:
-    """No stage ran again that the line does not change."""
+    """No stage ran again whose inputs the line does not change."""
     assert not ran.keys() & set(ONCE), f"{name} ran again: {ran}"
     if name in ONLY_SECOND_STEP:
         assert ran.keys() <= SECOND_STEP, f"{name} ran again: {ran}"
@@ -119,7 +119,7 @@ def one_table(clone: Path, name: str, lines: Lines) -> None:
 
 
 def check_figures(clone: Path) -> None:
-    """Figs. 4 and 5, and every table's figure among DVC's plots."""
+    """Figs. 4 and 5 exist, and every table's figure is among DVC's plots."""
     command = re.search(r"`(python -m stages\.bench\.latency)`", readme_section())
     run(clone, *command[1].split())
     systems = {row["system"] for row in json.loads((clone / "metrics/tables/fig4_sample.json").read_text())["rows"]}
@@ -133,7 +133,7 @@ def check_figures(clone: Path) -> None:
 
 
 def another_candidate(number: int, body: dict[str, Any]) -> Reply:
-    """Each judge prefers another one."""
+    """An answer that depends on the tag of the model."""
     _, *others = candidates(body)
     return chat_reply(json.dumps({"id": others[len(body["model"]) % len(others)]}))
 

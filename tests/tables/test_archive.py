@@ -6,14 +6,14 @@ import pytest
 
 from stages.tables.archive import archive_run, archived_runs
 from stages.tables.experiments import NotInCache
-from stages.tables.summary import one_a_seed, read_runs
+from stages.tables.summary import one_run_per_seed, read_runs
 
 PARAMS = {"dataset": "Bili_Food", "seed": 1, "alpha": 0.2, "without": [], "source": "/home/someone/ninerec"}
 
 
 @dataclass(frozen=True)
-class Finished:
-    """An experiment with one system's ranks in memory."""
+class FinishedRun:
+    """An experiment with the ranks of one system in memory."""
 
     commit: str
     params: dict
@@ -27,33 +27,33 @@ class Finished:
         return 17
 
 
-def finished(commit: str = "abc1234", system: str = "sicsrec", **changes: object) -> Finished:
+def finished(commit: str = "abc1234", system: str = "sicsrec", **changes: object) -> FinishedRun:
     rng = np.random.default_rng(len(commit) + changes.get("seed", 1))
     ranks = {name: rng.integers(1, 1500, size=200) for name in ("rank", "rank_filtered")}
-    return Finished(commit, PARAMS | changes, pl.DataFrame({"user": range(200), **ranks}), system)
+    return FinishedRun(commit, PARAMS | changes, pl.DataFrame({"user": range(200), **ranks}), system)
 
 
-def test_a_kept_run_measures_what_its_experiment_did(tmp_path):
+def test_an_archived_run_has_the_ranks_and_epochs_of_its_experiment(tmp_path):
     run = finished()
     archive_run(run, "sicsrec", tmp_path)
-    (kept,) = archived_runs(tmp_path)
-    assert kept.commit == "abc1234"
+    (archived,) = archived_runs(tmp_path)
+    assert archived.commit == "abc1234"
     for column in ("rank", "rank_filtered"):
-        assert kept.ranks("sicsrec")[column].to_list() == run.frame[column].to_list()
-    ours, theirs = read_runs([run], "sicsrec"), read_runs([kept], "sicsrec")
+        assert archived.ranks("sicsrec")[column].to_list() == run.frame[column].to_list()
+    ours, theirs = read_runs([run], "sicsrec"), read_runs([archived], "sicsrec")
     assert ours.epochs == theirs.epochs == {1: 17}
-    assert np.array_equal(ours.gains["filtered"][1]["ndcg@10"], theirs.gains["filtered"][1]["ndcg@10"])
+    assert np.array_equal(ours.metrics["filtered"][1]["ndcg@10"], theirs.metrics["filtered"][1]["ndcg@10"])
 
 
-def test_it_is_found_by_its_params_and_says_nothing_of_the_machine(tmp_path):
+def test_an_archived_run_is_found_by_its_params_and_stores_no_path_of_the_machine(tmp_path):
     archive_run(finished(alpha=0.3), "sicsrec", tmp_path)
-    (kept,) = archived_runs(tmp_path)
-    assert kept.matches({"dataset": "Bili_Food", "alpha": 0.3})
-    assert not kept.matches({"alpha": 0.2})
-    assert "source" not in kept.params
+    (archived,) = archived_runs(tmp_path)
+    assert archived.matches({"dataset": "Bili_Food", "alpha": 0.3})
+    assert not archived.matches({"alpha": 0.2})
+    assert "source" not in archived.params
 
 
-def test_of_the_same_params_the_later_run_is_kept_and_others_beside_it(tmp_path):
+def test_a_later_run_replaces_the_one_with_the_same_params_and_no_other(tmp_path):
     archive_run(finished("earlier"), "sicsrec", tmp_path)
     archive_run(finished("later"), "sicsrec", tmp_path)
     archive_run(finished("earlier", seed=2), "sicsrec", tmp_path)
@@ -62,41 +62,41 @@ def test_of_the_same_params_the_later_run_is_kept_and_others_beside_it(tmp_path)
     assert sorted(runs) == [("pop", 1, "earlier"), ("sicsrec", 1, "later"), ("sicsrec", 2, "earlier")]
 
 
-def test_an_experiment_without_the_system_s_ranks_leaves_nothing(tmp_path):
+def test_an_experiment_without_ranks_of_the_system_is_not_archived(tmp_path):
     archive_run(finished(system="pop"), "sicsrec", tmp_path)
     assert archived_runs(tmp_path) == []
 
 
-def test_an_experiment_counts_before_what_is_kept_and_the_other_seeds_beside_it(tmp_path):
+def test_an_experiment_is_used_before_an_archived_run_of_its_seed(tmp_path):
     for seed in (1, 2):
         archive_run(finished("earlier", seed=seed), "sicsrec", tmp_path)
-    used = one_a_seed([finished("later"), *archived_runs(tmp_path)], "sicsrec")
+    used = one_run_per_seed([finished("later"), *archived_runs(tmp_path)], "sicsrec")
     assert {run.params["seed"]: run.commit for run in used} == {1: "later", 2: "earlier"}
-    assert one_a_seed(archived_runs(tmp_path), "pop") == []
+    assert one_run_per_seed(archived_runs(tmp_path), "pop") == []
 
 
-def test_seeds_come_in_one_order_whatever_order_dvc_lists_them_in():
+def test_runs_are_sorted_by_seed_whatever_order_dvc_lists_them_in():
     listed = [finished(seed=seed) for seed in (2026, 2024, 2025)]
-    assert [run.params["seed"] for run in one_a_seed(listed, "sicsrec")] == [2024, 2025, 2026]
+    assert [run.params["seed"] for run in one_run_per_seed(listed, "sicsrec")] == [2024, 2025, 2026]
 
 
-class Gone(Finished):
-    """An experiment whose ranks DVC's cache no longer has."""
+class NotCached(FinishedRun):
+    """An experiment whose ranks are no longer in DVC's cache."""
 
     def ranks(self, system: str) -> pl.DataFrame | None:
-        raise NotInCache("gone")
+        raise NotInCache("not in the cache")
 
 
-def test_what_dvc_s_cache_no_longer_has_is_taken_from_what_is_kept_or_named(tmp_path):
+def test_ranks_missing_from_dvc_s_cache_are_read_from_the_archive_or_reported(tmp_path):
     archive_run(finished("earlier"), "sicsrec", tmp_path)
-    gone = Gone("later", PARAMS, pl.DataFrame())
-    assert [run.commit for run in one_a_seed([gone, *archived_runs(tmp_path)], "sicsrec")] == ["earlier"]
+    not_cached = NotCached("later", PARAMS, pl.DataFrame())
+    assert [run.commit for run in one_run_per_seed([not_cached, *archived_runs(tmp_path)], "sicsrec")] == ["earlier"]
     with pytest.raises(NotInCache):
-        one_a_seed([gone], "sicsrec")
+        one_run_per_seed([not_cached], "sicsrec")
 
 
 @pytest.mark.parametrize("change", [{"alpha": 0.3}, {"without": ["mmsd"]}])
-def test_another_value_is_another_file(tmp_path, change):
+def test_a_run_with_another_value_is_another_file(tmp_path, change):
     archive_run(finished(), "sicsrec", tmp_path)
     archive_run(finished(**change), "sicsrec", tmp_path)
     assert len(list(tmp_path.glob("Bili_Food/sicsrec_1_*.parquet"))) == 2

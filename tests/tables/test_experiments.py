@@ -5,8 +5,8 @@ import pytest
 from dvc.api import DVCFileSystem
 
 from stages.errors import InputError
-from stages.tables.experiments import Experiment, chosen, flat
-from stages.tables.rows import TABLES
+from stages.tables.experiments import Experiment, choose_runs, flatten
+from stages.tables.registry import TABLES
 from tests.clone import commit, run
 
 BASE = {"dataset": "sample", "seed": 1, "alpha": 0.2, "without": [], "text_encoder": "google-bert/bert-base-chinese"}
@@ -20,21 +20,21 @@ def names(found: dict[str, list[Experiment]]) -> dict[str, list[str]]:
     return {row: [experiment.name for experiment in group] for row, group in found.items() if group}
 
 
-def test_sections_become_dotted_keys():
-    assert flat({"alpha": 0.2, "sft": {"tasks": ["t2t"], "epochs": 3}}) == {
+def test_nested_sections_become_dotted_keys():
+    assert flatten({"alpha": 0.2, "sft": {"tasks": ["t2t"], "epochs": 3}}) == {
         "alpha": 0.2,
         "sft.tasks": ["t2t"],
         "sft.epochs": 3,
     }
 
 
-def test_each_row_gets_the_experiments_that_were_run_with_its_params():
+def test_each_row_gets_the_experiments_with_its_params():
     given = [experiment("base"), experiment("again", seed=2), experiment("less", without=["mmsd"])]
-    found = names(chosen(given, TABLES["table7"].rows, {}, BASE))
+    found = names(choose_runs(given, TABLES["table7"].rows, where={}, params=BASE))
     assert found == {"SICSRec": ["base", "again"], "without MMSD": ["less"]}
 
 
-def test_the_order_of_a_list_does_not_matter_and_a_string_is_a_pattern():
+def test_the_order_of_a_list_is_ignored_and_a_string_is_a_pattern():
     given = experiment("one", without=["b", "a"])
     assert given.matches({"without": ["a", "b"]})
     assert not given.matches({"without": ["a"]})
@@ -43,37 +43,47 @@ def test_the_order_of_a_list_does_not_matter_and_a_string_is_a_pattern():
     assert not given.matches({"rank": 4})
 
 
-def test_of_experiments_that_differ_in_what_no_row_varies_those_as_in_params_yaml_count():
+def test_experiments_that_differ_in_a_param_that_no_row_sets_are_chosen_by_params_yaml():
     given = [experiment("base"), experiment("other", alpha=0.3), experiment("less", without=["mmsd"])]
-    assert names(chosen(given, TABLES["table7"].rows, {}, BASE)) == {"SICSRec": ["base"], "without MMSD": ["less"]}
-    assert names(chosen(given, TABLES["table7"].rows, {"alpha": 0.3}, BASE)) == {"SICSRec": ["other"]}
+    assert names(choose_runs(given, TABLES["table7"].rows, where={}, params=BASE)) == {
+        "SICSRec": ["base"],
+        "without MMSD": ["less"],
+    }
+    assert names(choose_runs(given, TABLES["table7"].rows, where={"alpha": 0.3}, params=BASE)) == {"SICSRec": ["other"]}
 
 
-def test_when_none_is_as_in_params_yaml_one_has_to_say_which_is_meant():
+def test_if_none_has_the_value_of_params_yaml_a_condition_is_required():
     given = [experiment("one", alpha=0.3), experiment("other", alpha=0.4, without=["mmsd"])]
-    with pytest.raises(InputError, match=r"2 experiments differ in alpha \(0.3, 0.4\) .* say which .* alpha=VALUE"):
-        chosen(given, TABLES["table7"].rows, {}, BASE)
-    assert names(chosen(given, TABLES["table7"].rows, {"alpha": 0.3}, BASE)) == {"SICSRec": ["one"]}
+    with pytest.raises(
+        InputError, match=r"2 experiments differ in alpha \(0.3, 0.4\), none as in params.yaml: .* adding alpha=VALUE"
+    ):
+        choose_runs(given, TABLES["table7"].rows, where={}, params=BASE)
+    assert names(choose_runs(given, TABLES["table7"].rows, where={"alpha": 0.3}, params=BASE)) == {"SICSRec": ["one"]}
 
 
-def test_only_what_params_yaml_does_not_settle_has_to_be_said():
+def test_a_condition_is_required_only_for_what_params_yaml_does_not_decide():
     given = [experiment(f"{dataset}{alpha}", dataset=dataset, alpha=alpha) for dataset in "AB" for alpha in (0.2, 0.3)]
     with pytest.raises(InputError, match="2 experiments differ in dataset"):
-        chosen(given, TABLES["table7"].rows, {}, BASE)
-    assert names(chosen(given, TABLES["table7"].rows, {"dataset": "B"}, BASE)) == {"SICSRec": ["B0.2"]}
+        choose_runs(given, TABLES["table7"].rows, where={}, params=BASE)
+    assert names(choose_runs(given, TABLES["table7"].rows, where={"dataset": "B"}, params=BASE)) == {
+        "SICSRec": ["B0.2"]
+    }
 
 
-def test_what_all_experiments_share_need_not_be_said():
+def test_a_value_that_all_experiments_share_needs_no_condition():
     given = [experiment("base", dataset="Bili_Food"), experiment("less", dataset="Bili_Food", without=["mmsd"])]
-    assert names(chosen(given, TABLES["table7"].rows, {}, BASE)) == {"SICSRec": ["base"], "without MMSD": ["less"]}
+    assert names(choose_runs(given, TABLES["table7"].rows, where={}, params=BASE)) == {
+        "SICSRec": ["base"],
+        "without MMSD": ["less"],
+    }
 
 
-def test_the_seed_and_the_machine_may_differ():
+def test_seed_and_device_may_differ_within_a_row():
     given = [experiment("base", device="cpu"), experiment("other", seed=3, device="cuda")]
-    assert names(chosen(given, TABLES["table7"].rows, {}, BASE)) == {"SICSRec": ["base", "other"]}
+    assert names(choose_runs(given, TABLES["table7"].rows, where={}, params=BASE)) == {"SICSRec": ["base", "other"]}
 
 
-def test_ranks_that_dvc_no_longer_has_are_an_input_error(tmp_path):
+def test_ranks_missing_from_dvc_s_cache_are_an_input_error(tmp_path):
     path = tmp_path / "artifacts/ranks/sicsrec.parquet"
     path.parent.mkdir(parents=True)
     pl.DataFrame({"rank": [1]}).write_parquet(path)

@@ -3,21 +3,21 @@ import numpy as np
 from stages.tables.groups import length_groups, metrics_by_group, popularity_groups
 
 
-def test_every_user_is_in_one_group_of_each_kind():
+def test_every_user_is_in_exactly_one_group_of_each_grouping():
     rng = np.random.default_rng(0)
     lengths, targets, counts = rng.integers(1, 40, 300), rng.integers(1, 51, 300), rng.integers(0, 9, 50)
     for groups in (length_groups(lengths), popularity_groups(targets, counts)):
         assert (np.stack(list(groups.values())).sum(axis=0) == 1).all()
 
 
-def test_lengths_fall_into_their_groups():
+def test_group_borders_of_history_length():
     groups = length_groups(np.array([4, 5, 9, 10, 19, 20, 500]))
     assert {name: np.flatnonzero(members).tolist() for name, members in groups.items()} == {
         "1-4": [0], "5-9": [1, 2], "10-19": [3, 4], "20+": [5, 6],
     }  # fmt: skip
 
 
-def test_the_head_is_the_most_popular_fifth_and_unseen_items_stand_apart():
+def test_the_head_is_the_most_popular_fifth_and_unseen_items_are_a_group_of_their_own():
     counts = np.array([9, 0, 5, 1, 1])
     groups = popularity_groups(np.array([1, 2, 3, 4, 5]), counts)
     assert groups["head"].tolist() == [True, False, False, False, False]

@@ -1,19 +1,19 @@
-"""The README's "Every table and figure" against what the tables are made of; `every_line` runs it all."""
+"""The lines of stages/tables/README.md queue what the registry of tables needs; `every_line` runs them."""
 
 import pytest
 from dvc.utils.hydra import get_hydra_sweeps
 from ruamel.yaml import YAML
 
-from stages.tables.experiments import Experiment, flat
-from stages.tables.rows import OURS, TABLES
+from stages.tables.experiments import Experiment, flatten
+from stages.tables.registry import OURS, TABLES
 from tests.clone import ROOT
 from tests.tables.every_line import readme_lines
 
-PARAMS = flat(YAML(typ="safe").load(ROOT / "params.yaml"))
+PARAMS = flatten(YAML(typ="safe").load(ROOT / "params.yaml"))
 
 
 def queued(line: list[str]) -> list[Experiment]:
-    """The experiments that DVC makes of `dvc exp run --queue` with these arguments."""
+    """The experiments that `dvc exp run --queue` with these arguments creates."""
     experiments = []
     for overrides in get_hydra_sweeps({"params.yaml": line[1::2]}):
         changes = dict(override.split("=", 1) for override in overrides["params.yaml"])
@@ -31,5 +31,5 @@ def test_every_table_has_a_line():
 def test_a_line_queues_an_experiment_for_every_row(name):
     experiments = [experiment for line in readme_lines()[name] for experiment in queued(line)]
     for row in TABLES[name].rows:
-        made_of = [experiment for experiment in experiments if experiment.matches(row.params)]
-        assert any(row.system in (OURS, *experiment.params["baselines"]) for experiment in made_of), row
+        of_row = [experiment for experiment in experiments if experiment.matches(row.params)]
+        assert any(row.system in (OURS, *experiment.params["baselines"]) for experiment in of_row), row

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from stages.tables.paper import PAPER, paper_values
-from stages.tables.rows import TABLES
+from stages.tables.registry import TABLES
 
 
 @pytest.mark.parametrize(
@@ -19,18 +19,18 @@ from stages.tables.rows import TABLES
         ("table9", "Bili_Food", "fixed ConEnc", "epochs", 135),
     ],
 )
-def test_values_are_those_that_the_paper_prints(table, dataset, row, metric, value):
+def test_values_are_those_of_the_paper(table, dataset, row, metric, value):
     assert paper_values(table, dataset, row)[metric] == value
 
 
-def test_what_the_paper_lacks_is_none():
+def test_a_value_that_the_paper_does_not_report_is_none():
     assert paper_values("table4", "Bili_Food", "itemknn") is None
     assert paper_values("table4", "sample", "sicsrec") is None
     assert paper_values("fig3_alpha", "Bili_Food", "0.2") is None
 
 
 @pytest.mark.parametrize("table", [name for name in TABLES if name.startswith("table")])
-def test_every_row_of_the_paper_is_defined(table):
+def test_every_row_of_the_paper_is_in_the_registry(table):
     rows = {row.name for row in TABLES[table].rows}
-    for printed in json.loads(PAPER.read_text())[table].values():
-        assert set(printed) <= rows
+    for rows_of_paper in json.loads(PAPER.read_text())[table].values():
+        assert set(rows_of_paper) <= rows

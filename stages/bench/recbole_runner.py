@@ -1,4 +1,4 @@
-"""One epoch and one full-ranking evaluation of RecBole's SASRec; runs in RecBole's environment, prints seconds."""
+"""Script that runs in RecBole's environment: times one epoch and one full ranking of its SASRec, prints JSON."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ def main() -> None:
     if score_epochs:
         config["epochs"], config["eval_step"] = score_epochs, 1
         trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(config, get_model("SASRec")(config, train.dataset))
-        epochs = []  # the score after each, and the seconds until then
+        epochs = []  # (score, seconds since the start) after each
         begin = time.perf_counter()
         trainer.fit(
             train, valid, verbose=False, saved=False, show_progress=False,

@@ -1,4 +1,4 @@
-"""What each table and figure of the paper compares: its rows, and the params of the experiments behind them."""
+"""Registry of the paper's tables and figures: the rows of each, and the params of the experiments behind a row."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +10,9 @@ OURS = "sicsrec"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table. name: the paper's; params: which experiments it is made of; system: whose ranks they hold.
+    """A row of a table. name: as in the paper; params: of its experiments; system: whose ranks are read from them.
 
-    A string among the params is a pattern (`swin_*`), a list is compared without regard to order.
+    A string among the params is a pattern (`swin_*`); the order of a list is ignored.
     """
 
     name: str
@@ -22,13 +22,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """reference: the row that every other one is tested against; stand_in: the one for data without that row."""
+    """reference: the row that all others are tested against, or fallback_reference where it has no runs."""
 
     title: str
     rows: tuple[Row, ...]
     reference: str
     metrics: tuple[str, ...] = ("ndcg@10",)
-    stand_in: str = ""
+    fallback_reference: str = ""
 
 
 def _ours(key: str, rows: dict[str, Any]) -> tuple[Row, ...]:
@@ -105,7 +105,7 @@ TABLES = {
             ("BERT", "ResNet50"),
             ("RoBERTa", "Swin"),
             ("Sentence-T5", "Swin"),
-            ("RoBERTa", "ResNet50"),  # these two the paper leaves out
+            ("RoBERTa", "ResNet50"),  # the paper does not report these two
             ("Sentence-T5", "ViT"),
         ),
         "BERT&Swin",
@@ -116,7 +116,7 @@ TABLES = {
         "Table 8: modalities",
         (*_ours("modalities", MODALITIES), *(Row(name, {}, system) for name, system in OTHERS_BY_MODALITY.items())),
         "SICSRec ID+T+V",
-        stand_in="SICSRec ID+T",
+        fallback_reference="SICSRec ID+T",
     ),
     "table9": Table("Table 9: training strategies", _ours("frozen", STRATEGIES), "fixed IDEnc"),
     "fig2": Table("Fig. 2: fine-tuning tasks", _ours("sft.tasks", TASKS), "SFT"),

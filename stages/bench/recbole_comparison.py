@@ -1,4 +1,4 @@
-"""RecBole 1.2.1 on the same split, widths and batch, in an environment of its own under `.cache/`."""
+"""RecBole 1.2.1's SASRec on the same split, with the same sizes and batch, in its own environment under `.cache/`."""
 
 import json
 import subprocess
@@ -17,34 +17,34 @@ from stages.files import cache_folder
 from stages.params import Params
 
 HERE = Path(__file__).parent
-SCORE_EPOCHS = 3  # after which ours has to reach RecBole's score
+SCORE_EPOCHS = 3  # epochs of RecBole whose best validation score ours has to reach
 HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
 
 
-class NotToBeHad(Exception):
-    """RecBole's environment could not be made."""
+class Unavailable(Exception):
+    """RecBole could not be installed."""
 
 
 def environment() -> Path:
-    """The Python of an environment with `recbole.txt` installed, made the first time. Raises NotToBeHad."""
+    """Python of an environment with `recbole.txt` installed, created on first use. Raises Unavailable."""
     folder = cache_folder("recbole").absolute()
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         try:
             venv.create(folder, with_pip=True, clear=True)
         except subprocess.CalledProcessError as error:  # a Python without ensurepip
-            raise NotToBeHad(f"venv could not make {folder}: {error}") from error
-        command = [python, "-m", "pip", "install", "--quiet", "-r", HERE / "recbole.txt"]
+            raise Unavailable(f"venv could not create {folder}: {error}") from error
+        command = [str(python), "-m", "pip", "install", "--quiet", "-r", str(HERE / "recbole.txt")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = done.stderr.strip() or f"exit status {done.returncode}"
-            raise NotToBeHad(f"pip could not install it: {reason.splitlines()[-1]}")
+            raise Unavailable(f"pip could not install it: {reason.splitlines()[-1]}")
         (folder / "ready").touch()
     return python
 
 
-def write_atomic_files(folder: Path, train: Histories, valid: list[int], test: list[int], length: int) -> None:
-    """RecBole's three benchmark files: each prefix of a training history with its next item, then the held-out ones."""
+def write_atomic_files(folder: Path, train: Histories, *, valid: list[int], test: list[int], length: int) -> None:
+    """Write RecBole's benchmark files: each prefix of a training history with its next item, and the held-out items."""
     folder.mkdir(parents=True, exist_ok=True)
     histories = [train.values[a:b].tolist() for a, b in zip(train.offsets[:-1], train.offsets[1:], strict=True)]
     rows = {
@@ -57,10 +57,11 @@ def write_atomic_files(folder: Path, train: Histories, valid: list[int], test: l
         (folder / f"{folder.name}.{name}.inter").write_text(HEADER + "".join(lines))
 
 
-def measure(folder: Path, params: Params, length: int, threads: int, score_epochs: int) -> dict[str, float]:
+def measure(folder: Path, params: Params, *, length: int, threads: int, score_epochs: int) -> dict[str, float]:
     """Seconds of an epoch and of an evaluation of the test items, with histories padded to `length`.
 
-    score_epochs: with as many epochs, validated each, also the best `score` (ndcg@10) and the `score_seconds` to it.
+    If score_epochs > 0, RecBole also trains for that many epochs with validation after each: `score` is the best
+    ndcg@10, `score_seconds` the time until then.
     """
     p = params.pretrain
     settings: dict[str, Any] = {
@@ -77,7 +78,7 @@ def measure(folder: Path, params: Params, length: int, threads: int, score_epoch
         "metrics": ["Hit", "NDCG"], "topk": [5, 10], "valid_metric": "NDCG@10", "show_progress": False,
         "learning_rate": p.learning_rate, "seed": params.seed, "state": "ERROR",
     }  # fmt: skip
-    command = [environment(), HERE / "recbole_epoch.py", json.dumps(settings)]
+    command = [str(environment()), str(HERE / "recbole_runner.py"), json.dumps(settings)]
     done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stderr[-3000:], file=sys.stderr)
@@ -86,23 +87,26 @@ def measure(folder: Path, params: Params, length: int, threads: int, score_epoch
     return result
 
 
-def compared(params: Params, data: training.Data, threads: int) -> Result:
-    """Ours beside RecBole with histories padded to `max_length`, and to what holds 99 % of them. Raises NotToBeHad."""
+def compare_with_recbole(params: Params, data: training.Data, threads: int) -> Result:
+    """Ours and RecBole, its histories padded to `max_length` and to the 99th percentile of their lengths.
+
+    Raises Unavailable.
+    """
     environment()
     sasrec = training.new_sasrec(params, data.items)
     epoch, ranking = training.epoch_seconds(sasrec, params, data), training.ranking_seconds(sasrec, params, data)
-    usual = min(int(np.percentile(data.known.lengths, 99)), params.sequence.max_length)
+    percentile = min(int(np.percentile(data.known.lengths, 99)), params.sequence.max_length)
     theirs = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, length, score_epochs in (("len50", params.sequence.max_length, 0), ("cut", usual, SCORE_EPOCHS)):
+        for name, length, score_epochs in (("len50", params.sequence.max_length, 0), ("cut", percentile, SCORE_EPOCHS)):
             place = Path(folder) / f"{params.dataset}_{name}"
-            write_atomic_files(place, data.train, data.valid.tolist(), data.test.tolist(), length)
-            theirs[name] = measure(place, params, length, threads, score_epochs)
+            write_atomic_files(place, data.train, valid=data.valid.tolist(), test=data.test.tolist(), length=length)
+            theirs[name] = measure(place, params, length=length, threads=threads, score_epochs=score_epochs)
     len50, cut = theirs["len50"], theirs["cut"]
     result: Result = {
         "beside_recbole_epoch_seconds": epoch,
         "ranking_seconds": ranking,
-        "recbole_cut": usual,
+        "recbole_cut": percentile,
         "recbole_len50_epoch_seconds": len50["epoch"],
         "recbole_cut_epoch_seconds": cut["epoch"],
         "recbole_len50_ranking_seconds": len50["evaluate"],
@@ -111,10 +115,10 @@ def compared(params: Params, data: training.Data, threads: int) -> Result:
         "pretrain_vs_recbole_cut": cut["epoch"] / epoch,
         "evaluation_vs_recbole": len50["evaluate"] / ranking,
     }
-    return result | _to_score(params, data, cut["score"], cut["score_seconds"])
+    return result | _time_to_score(params, data, goal=cut["score"], their_seconds=cut["score_seconds"])
 
 
-def _to_score(params: Params, data: training.Data, goal: float, their_seconds: float) -> Result:
+def _time_to_score(params: Params, data: training.Data, *, goal: float, their_seconds: float) -> Result:
     if (seconds := training.seconds_to_reach(params, data, goal)) is None:
         print(f"time to RecBole's score: not measured, ours stopped below its validation ndcg@10 of {goal}")
         return {}

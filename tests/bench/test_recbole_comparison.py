@@ -1,12 +1,12 @@
 import polars as pl
 
-from stages.bench.beside_recbole import write_atomic_files
+from stages.bench.recbole_comparison import write_atomic_files
 from stages.data.histories import Histories
 
 
-def test_every_prefix_is_a_row_cut_to_the_length(tmp_path):
+def test_every_prefix_is_a_row_with_its_last_items(tmp_path):
     train = Histories.from_frame(pl.DataFrame({"items": [[1, 2, 3, 4], [5]]}))
-    write_atomic_files(tmp_path / "set", train, [6, 7], [8, 9], length=2)
+    write_atomic_files(tmp_path / "set", train, valid=[6, 7], test=[8, 9], length=2)
     rows = {
         name: (tmp_path / "set" / f"set.{name}.inter").read_text().splitlines() for name in ("train", "valid", "test")
     }
