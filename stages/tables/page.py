@@ -14,7 +14,7 @@ from stages.errors import InputError, run_stage
 from stages.files import atomic, read_json
 from stages.tables.archive import ArchivedRun, archived_runs
 from stages.tables.markdown import SIGNIFICANT, TESTED
-from stages.tables.rows import TABLES
+from stages.tables.registry import TABLES
 
 METRICS = Path("metrics")
 README = Path("README.md")
