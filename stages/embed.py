@@ -1,17 +1,17 @@
-"""Every item's text and image vector by the tuned encoders (paper section 3.4.1).
+"""One vector per item and content modality, from the fine-tuned encoders (paper section 3.4.1).
 
-The other systems of Table 4 read the same vectors, or those from before the tuning (`baseline.embeddings`).
+The other systems of Table 4 read the same vectors, or those from before fine-tuning (`baseline.embeddings`).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
 
-from stages.encoders import image, text
-from stages.encoders.embedding import embed_covers, embed_titles
+from stages.encoders.content_encoder import Catalogue, ContentEncoder
+from stages.encoders.embedding import embed_items
+from stages.encoders.modalities import MODALITIES, starting_encoder
 from stages.errors import run_stage
 from stages.files import read_parquet, write_json, write_parquet
 from stages.parallel.device import choose_device
@@ -22,59 +22,48 @@ EMBEDDINGS = Path("artifacts/embeddings.parquet")
 FOR_BASELINES = Path("artifacts/embeddings_baselines.parquet")
 
 
-@dataclass
-class Encoders:
-    """One of each modality in use."""
-
-    titles: text.TextEncoder | None = None
-    covers: image.ImageEncoder | None = None
+def read_catalogue(params: Params, items: pl.DataFrame) -> Catalogue:
+    """Where the items' titles and covers are."""
+    covers = Path(f"artifacts/raw/{params.dataset}_cover.zip")
+    return Catalogue(items, f"title_{params.language}", covers, params.encoders.workers)
 
 
-def tuned_encoders(params: Params) -> Encoders:
-    """What the sft stage made."""
-    e, encoders = params.encoders, Encoders()
-    if "text" in params.modalities:
-        encoders.titles = text.load_text_encoder(str((ENCODERS / "text").resolve()), e.pooling, e.max_tokens)
-    if "image" in params.modalities:
-        encoders.covers = image.load_image_encoder(str((ENCODERS / "image").resolve()), e.image_feature)
-    return encoders
+def tuned_encoders(params: Params) -> dict[str, ContentEncoder]:
+    """The encoders that the sft stage saved, by modality."""
+    return {
+        modality: entry.load(str((ENCODERS / modality).resolve()), params.encoders)
+        for modality, entry in MODALITIES.items()
+        if modality in params.modalities
+    }
 
 
-def frozen_encoders(params: Params, titles: list[str]) -> Encoders:
-    """What the sft stage began with."""
-    e, encoders = params.encoders, Encoders()
+def frozen_encoders(params: Params, catalogue: Catalogue) -> dict[str, ContentEncoder]:
+    """The encoders with which the sft stage began, by modality."""
+    names = {"text": params.text_encoder, "image": params.image_encoder}
     torch.manual_seed(params.seed)
-    if "text" in params.modalities:
-        encoders.titles = text.starting_text_encoder(params.text_encoder, titles, e.pooling, e.max_tokens)
-    if "image" in params.modalities:
-        encoders.covers = image.starting_image_encoder(params.image_encoder, e.image_feature)
-    return encoders
+    return {
+        modality: starting_encoder(modality, names[modality], catalogue, params.encoders)
+        for modality in MODALITIES
+        if modality in params.modalities
+    }
 
 
-def embed(params: Params, items: pl.DataFrame, encoders: Encoders) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Vectors of each content modality in use, and what is to be said of them."""
-    e, device = params.encoders, choose_device(params.device)
+def embed(
+    params: Params, catalogue: Catalogue, encoders: dict[str, ContentEncoder]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Vectors of all items by modality, and the facts for metrics/embed.json."""
+    device = choose_device(params.device)
     vectors: dict[str, torch.Tensor] = {}
-    facts: dict[str, Any] = {"items": len(items)}
-    if encoders.titles:
-        titles = items[f"title_{params.language}"].to_list()
-        vectors["text"] = embed_titles(encoders.titles, titles, e.batch_size, device)
-        facts |= {"text_dim": vectors["text"].shape[1], "empty_titles": titles.count("")}
-    if encoders.covers:
-        archive = Path(f"artifacts/raw/{params.dataset}_cover.zip")
-        raw_ids, present = items["raw_id"].to_list(), items["cover"].to_list()
-        covers = image.decode_covers(archive, raw_ids, present, encoders.covers, e.workers)
-        vectors["image"] = embed_covers(encoders.covers, covers, e.batch_size, device)
-        facts |= {
-            "image_dim": vectors["image"].shape[1],
-            "missing_covers": covers.missing,
-            "unreadable_covers": covers.unreadable,
-        }
+    facts: dict[str, Any] = {"items": len(catalogue.items)}
+    for modality, encoder in encoders.items():
+        inputs = encoder.read(catalogue)
+        vectors[modality] = embed_items(encoder, inputs, params.encoders.batch_size, device, modality)
+        facts |= {f"{modality}_dim": vectors[modality].shape[1], **inputs.facts}
     return vectors, facts
 
 
 def write_vectors(path: Path, items: pl.DataFrame, vectors: dict[str, torch.Tensor]) -> None:
-    """A column of float32 arrays a modality, a row an item."""
+    """A column of float32 arrays per modality, a row per item."""
     columns = {
         name: pl.Series(table.float().numpy(), dtype=pl.Array(pl.Float32, table.shape[1]))
         for name, table in vectors.items()
@@ -85,10 +74,11 @@ def write_vectors(path: Path, items: pl.DataFrame, vectors: dict[str, torch.Tens
 def main() -> None:
     params = load_params()
     items = read_parquet(Path("artifacts/split/items.parquet"))
-    vectors, facts = embed(params, items, tuned_encoders(params))
+    catalogue = read_catalogue(params, items)
+    vectors, facts = embed(params, catalogue, tuned_encoders(params))
     write_vectors(EMBEDDINGS, items, vectors)
     if params.baseline.embeddings == "frozen":
-        vectors, _ = embed(params, items, frozen_encoders(params, items[f"title_{params.language}"].to_list()))
+        vectors, _ = embed(params, catalogue, frozen_encoders(params, catalogue))
     write_vectors(FOR_BASELINES, items, vectors)
     write_json(Path("metrics/embed.json"), facts)
 

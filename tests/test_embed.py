@@ -74,7 +74,7 @@ def test_the_other_systems_read_the_same_vectors(after):
     assert pl.read_parquet(FOR_BASELINES).equals(pl.read_parquet(EMBEDDINGS))
 
 
-def test_or_those_of_the_encoders_as_sft_found_them(after):
+def test_with_embeddings_frozen_they_read_the_vectors_from_before_fine_tuning(after):
     workspace = after("embed")
     tuned = pl.read_parquet(EMBEDDINGS)
     workspace.set_params(baseline={"embeddings": "frozen"})
@@ -89,7 +89,7 @@ def test_or_those_of_the_encoders_as_sft_found_them(after):
         assert not np.allclose(tuned[modality].to_numpy(), untuned, rtol=1e-2, atol=1e-3)
 
 
-def test_covers_that_none_can_read_are_an_input_error_and_the_vectors_stay(after):
+def test_an_archive_without_a_readable_cover_is_an_input_error_and_leaves_the_vectors_as_they_were(after):
     workspace = after("embed")
     before = EMBEDDINGS.read_bytes()
     rewrite_covers(lambda name, content: b"not a picture")

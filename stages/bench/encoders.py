@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from stages.bench.training import CPU, seconds
 from stages.encoders.alignment import Adapter, info_nce
 from stages.encoders.cached_trunk import Tuned
-from stages.encoders.embedding import embed_titles
+from stages.encoders.content_encoder import ItemInputs
+from stages.encoders.embedding import embed_items
 from stages.encoders.text import TextEncoder
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 
@@ -58,9 +59,10 @@ def _cached(encoder: TextEncoder, titles: list[str], tau: float, rates: Rates) -
     tuned = Tuned(encoder, encoder.prepare(titles), "last_block", fresh=False)
     tuned.cache_trunk(batch_size=64)
     widths = {"text": _width(encoder)}
-    model = Alignment({"text": tuned}, widths, ("t2t",), tau, torch.ones(len(titles), dtype=torch.bool))
+    model = Alignment({"text": tuned}, widths, ("t2t",), tau, {"text": torch.ones(len(titles), dtype=torch.bool)})
     model.train()
-    return lambda block: model.loss(block)["loss"], torch.optim.Adam(parameter_groups(model, *rates), fused=True)
+    groups = parameter_groups(model, learning_rate=rates[0], new_learning_rate=rates[1])
+    return lambda block: model.loss(block)["loss"], torch.optim.Adam(groups, fused=True)
 
 
 def _plain(encoder: TextEncoder, titles: list[str], tau: float, rates: Rates) -> tuple[Loss, torch.optim.Optimizer]:
@@ -114,7 +116,11 @@ def embedding(encoder: TextEncoder, titles: list[str], batch_size: int) -> dict[
         for block in torch.arange(len(titles)).split(batch_size):
             _vectors(encoder, inputs, block)
 
-    calls = {"sorted": lambda: embed_titles(encoder, titles, batch_size, CPU), "unsorted": unsorted}
+    def by_length() -> None:
+        usable = torch.ones(len(titles), dtype=torch.bool)
+        embed_items(encoder, ItemInputs(encoder.prepare(titles), usable), batch_size, CPU)
+
+    calls = {"sorted": by_length, "unsorted": unsorted}
     rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(ROUNDS)]
     lengths = encoder.lengths(encoder.prepare(titles))
     return {f"embed_{name}_seconds": statistics.median(times[name] for times in rounds) for name in calls} | {

@@ -26,9 +26,10 @@ from stages.bench.__main__ import read_data
 from stages.bench.machine import machine
 from stages.bench.matmul import matmul_rate
 from stages.data.histories import training_batches, training_windows
-from stages.encoders.cached_trunk import Encoder, Tuned
-from stages.encoders.embedding import embed_covers, embed_titles
-from stages.encoders.image import DecodedCovers, ImageEncoder
+from stages.encoders.cached_trunk import Tuned
+from stages.encoders.content_encoder import ContentEncoder, ItemInputs
+from stages.encoders.embedding import embed_items
+from stages.encoders.image import ImageEncoder
 from stages.encoders.text import TextEncoder, tiny_text_encoder
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from stages.errors import run_stage
@@ -93,7 +94,7 @@ def training_rates(params: Params, positions: int, device: torch.device) -> Resu
 
 
 def encoder_rates(
-    name: str, encoder: Encoder, inputs: dict[str, Tensor], embed: Callable[[], object], params: Params,
+    name: str, encoder: ContentEncoder, inputs: dict[str, Tensor], embed: Callable[[], object], params: Params,
     device: torch.device,
 ) -> Result:  # fmt: skip
     """Items per second of embedding and of fine-tuning the last block, where a pair counts as two items.
@@ -108,12 +109,13 @@ def encoder_rates(
     part.cache_trunk(params.encoders.batch_size)
     result[f"sft_trunk_{name}_per_second"] = count / (time.perf_counter() - begin)
     tasks = ("t2t",) if name == "text" else ("i2i",)
-    model = Alignment({name: part}, {name: width}, tasks, params.tau, torch.ones(count, dtype=torch.bool))
+    model = Alignment({name: part}, {name: width}, tasks, params.tau, {name: torch.ones(count, dtype=torch.bool)})
     pairs = torch.from_numpy(np.random.default_rng(params.seed).integers(1, count + 1, (count, 2)))
     seconds = epoch_seconds(
         model.to(device),
         lambda epoch: pair_batches(pairs, p.batch_size, np.random.default_rng(epoch)),
-        p.new_learning_rate, device, parameter_groups(model, p.learning_rate, p.new_learning_rate),
+        p.new_learning_rate, device,
+        parameter_groups(model, learning_rate=p.learning_rate, new_learning_rate=p.new_learning_rate),
     )  # fmt: skip
     return result | {f"sft_{name}_per_second": 2 * count / seconds}
 
@@ -123,10 +125,10 @@ def text_rates(params: Params, count: int, device: torch.device) -> Result:
     e = params.encoders
     titles = read_parquet(Path("artifacts/split/items.parquet"))[f"title_{params.language}"].to_list()
     titles = [titles[index % len(titles)] for index in range(count)]
-    encoder = base_text_encoder(titles, params)
+    encoder, usable = base_text_encoder(titles, params), torch.ones(count, dtype=torch.bool)
     return encoder_rates(
-        "text", encoder, encoder.prepare(titles), lambda: embed_titles(encoder, titles, e.batch_size, device),
-        params, device,
+        "text", encoder, encoder.prepare(titles),
+        lambda: embed_items(encoder, ItemInputs(encoder.prepare(titles), usable), e.batch_size, device), params, device,
     )  # fmt: skip
 
 
@@ -134,10 +136,10 @@ def image_rates(params: Params, count: int, device: torch.device) -> Result:
     """Rates for `count` covers of random pixels with an encoder of the size of Swin-base."""
     encoder = base_image_encoder(params)
     size = resolve_model_data_config(encoder.model)["input_size"]
-    covers = DecodedCovers(torch.randn(count, *size), torch.ones(count, dtype=torch.bool), 0, 0)
+    covers = ItemInputs({"pixels": torch.randn(count, *size)}, torch.ones(count, dtype=torch.bool))
     return encoder_rates(
-        "image", encoder, {"pixels": covers.pixels},
-        lambda: embed_covers(encoder, covers, params.encoders.batch_size, device), params, device,
+        "image", encoder, covers.values,
+        lambda: embed_items(encoder, covers, params.encoders.batch_size, device), params, device,
     )  # fmt: skip
 
 

@@ -1,14 +1,15 @@
-"""The alignment losses of section 3.3.2 and what they are computed on: adapters into one shared space."""
+"""The alignment losses of section 3.3.2, and the adapters into the shared space in which they are computed."""
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 HIDDEN, SHARED = 128, 64
 
 
 class Adapter(nn.Module):
-    """Two layers from an encoder's vector to a unit vector of the shared space. (n, width) → (n, 64).
+    """Two linear layers from an encoder's vector to a unit vector of the shared space.
 
     Unit length bounds the inner product of eqs. 2 and 3; without it the losses can fall by growing norms alone.
     """
@@ -17,15 +18,21 @@ class Adapter(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, SHARED))
 
-    def forward(self, vectors: Tensor) -> Tensor:
+    def forward(self, vectors: Float[Tensor, "n width"]) -> Float[Tensor, "n shared"]:
         return F.normalize(self.layers(vectors), dim=-1)
 
 
-def info_nce(anchors: Tensor, positives: Tensor, anchor_items: Tensor, positive_items: Tensor, tau: float) -> Tensor:
-    """InfoNCE with inner products and in-batch negatives (eqs. 2 and 3), false negatives left out.
+def info_nce(
+    anchors: Float[Tensor, "n D"],
+    positives: Float[Tensor, "n D"],
+    anchor_items: Int[Tensor, " n"],
+    positive_items: Int[Tensor, " n"],
+    tau: float,
+) -> Float[Tensor, ""]:
+    """InfoNCE with inner products and in-batch negatives, without false negatives (paper eqs. 2 and 3).
 
-    anchors, positives (n, d); anchor_items, positive_items (n,): row i's anchor and positive. Another row's positive
-    is no negative when it is row i's own positive or its anchor.
+    anchor_items, positive_items: the item that each row's vector belongs to. The positive of another row is not used
+    as a negative of row i if it is the item of row i's own positive or of its anchor.
     """
     scores = anchors @ positives.T / tau  # (n, n)
     same = (positive_items[None, :] == positive_items[:, None]) | (positive_items[None, :] == anchor_items[:, None])
@@ -35,14 +42,18 @@ def info_nce(anchors: Tensor, positives: Tensor, anchor_items: Tensor, positive_
 
 @torch.no_grad()
 def alignment_metrics(
-    anchors: Tensor, positives: Tensor, anchor_items: Tensor, positive_items: Tensor, everything: Tensor
+    anchors: Float[Tensor, "n D"],
+    positives: Float[Tensor, "n D"],
+    anchor_items: Int[Tensor, " n"],
+    positive_items: Int[Tensor, " n"],
+    all_items: Float[Tensor, "N D"],
 ) -> dict[str, float]:
-    """How well anchors find their partners among all items.
+    """Mean rank of the positive among all items, and mean similarity to the positive and to the other items.
 
-    anchors, positives (n, d) unit; everything (N, d): all items' vectors, row i − 1 is item i. → mean rank of the true
-    partner (1 = best, the anchor itself left out when it is not the partner), mean similarity to partner and to others.
+    All vectors have unit length; row i − 1 of all_items is item i, 1…N. Rank 1 is best, ties count against the model;
+    the anchor's own item is left out of the others.
     """
-    scores = anchors @ everything.T  # (n, N)
+    scores = anchors @ all_items.T  # (n, N)
     own = (anchors * positives).sum(dim=1)
     others = torch.ones_like(scores, dtype=torch.bool)
     rows = torch.arange(len(scores), device=scores.device)

@@ -1,4 +1,4 @@
-"""The image encoder: any timm model by name or folder, or a small vision transformer from scratch."""
+"""The image encoder: a timm model by name or folder, or a small vision transformer from scratch."""
 
 import zipfile
 from dataclasses import dataclass
@@ -8,16 +8,19 @@ from typing import Any
 
 import timm
 import torch
+from jaxtyping import Bool, Float
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from stages.encoders.content_encoder import Catalogue, Inputs, ItemInputs
 from stages.errors import InputError
 from stages.files import user_path
+from stages.params import EncodersParams
 
-TINY = "tiny"
+TINY = "tiny"  # marks the built-in encoder in timm's config
 TINY_ARCHITECTURE = "vit_tiny_patch16_224"
 TINY_SIZES = {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 3, "num_classes": 128}
 
@@ -26,27 +29,34 @@ TINY_SIZES = {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 2, "num
 class ImageEncoder:
     """A timm model, and how a cover becomes one vector."""
 
-    model: nn.Module
+    model: Any  # nn.Module with timm's forward_features and forward_head, which have no type of their own
     feature: str  # head or pooled
 
-    def lengths(self, inputs: dict[str, Tensor]) -> Tensor:
-        """All covers are of one size. → (covers,)."""
+    def read(self, catalogue: Catalogue) -> ItemInputs:
+        """Pixels of all covers. Raises InputError when no item has a readable one."""
+        raw_ids, present = catalogue.items["raw_id"].to_list(), catalogue.items["cover"].to_list()
+        covers = decode_covers(catalogue.covers, raw_ids, present, self, catalogue.workers)
+        facts = {"missing_covers": covers.missing, "unreadable_covers": covers.unreadable}
+        return ItemInputs({"pixels": covers.pixels}, covers.readable, facts)
+
+    def lengths(self, inputs: Inputs) -> Float[Tensor, " n"]:
+        """Ones: all covers have the same size."""
         return torch.ones(len(inputs["pixels"]))
 
-    def trimmed(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def trimmed(self, inputs: Inputs) -> Inputs:
         """The inputs as they are: covers have no padding."""
         return inputs
 
-    def states(self, inputs: dict[str, Tensor]) -> Tensor:
+    def states(self, inputs: Inputs) -> Float[Tensor, "n ..."]:
         """Feature map or tokens before pooling."""
         return self.model.forward_features(inputs["pixels"])
 
-    def pool(self, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        """One vector a cover: the classifier's output, or the pooled features. → (covers, width)."""
+    def pool(self, states: Float[Tensor, "n ..."], inputs: Inputs) -> Float[Tensor, "n D"]:
+        """The classifier's output, or the pooled features."""
         return self.model.forward_head(states, pre_logits=self.feature == "pooled")
 
     def last_block(self) -> nn.Module:
-        """The last transformer block (ViT) or stage (Swin, ResNet); InputError for other families."""
+        """The last transformer block (ViT) or stage (Swin, ResNet). Raises InputError for other families."""
         for name in ("blocks", "layers"):
             if isinstance(getattr(self.model, name, None), nn.Sequential | nn.ModuleList):
                 return getattr(self.model, name)[-1]
@@ -54,33 +64,33 @@ class ImageEncoder:
             return self.model.layer4
         raise InputError(f"image_encoder: {type(self.model).__name__} has no stages that we know: set sft.train=all")
 
-    def run_last_block(self, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
-        """The last block's output for what it is called with."""
+    def run_last_block(self, args: list[Any], kwargs: dict[str, Any]) -> Float[Tensor, "n ..."]:
+        """The last block's output for its arguments."""
         return self.last_block()(*args, **kwargs)
 
-    def after_last_block(self, states: Tensor) -> Tensor:
+    def after_last_block(self, states: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """What `forward_features` does after the last block: a final norm, where there is one."""
         return self.model.norm(states) if hasattr(self.model, "norm") else states
+
+    def modules_after(self) -> list[nn.Module]:
+        """Norm and classifier."""
+        names = ("norm", "head", "fc", "fc_norm", "head_drop")
+        return [getattr(self.model, name) for name in names if hasattr(self.model, name)]
 
     def save(self, folder: Path) -> None:
         """Write the model in timm's layout, which `local-dir:FOLDER` loads."""
         arguments = TINY_SIZES if self.model.default_cfg.get("tag") == TINY else None
-        save_for_hf(self.model, folder, model_args=arguments, safe_serialization=True)
+        save_for_hf(self.model, str(folder), model_args=arguments, safe_serialization=True)
 
 
 def tiny_image_encoder(feature: str) -> ImageEncoder:
     """A two-block vision transformer for 64 × 64 covers; weights from torch's current seed."""
-    overlay = {"input_size": (3, 64, 64), "tag": TINY}
-    return ImageEncoder(timm.create_model(TINY_ARCHITECTURE, pretrained_cfg_overlay=overlay, **TINY_SIZES), feature)
-
-
-def starting_image_encoder(name: str, feature: str) -> ImageEncoder:
-    """The encoder before fine-tuning: `tiny`, or a timm name or folder."""
-    return tiny_image_encoder(feature) if name == TINY else load_image_encoder(name, feature)
+    arguments: dict[str, Any] = {"pretrained_cfg_overlay": {"input_size": (3, 64, 64), "tag": TINY}, **TINY_SIZES}
+    return ImageEncoder(timm.create_model(TINY_ARCHITECTURE, **arguments), feature)
 
 
 def load_image_encoder(name: str, feature: str) -> ImageEncoder:
-    """A timm model by name or folder. Raises InputError when it cannot be had."""
+    """A timm model by name or folder. Raises InputError when it cannot be loaded."""
     place = f"local-dir:{user_path(name)}" if user_path(name).is_dir() else name
     try:
         return ImageEncoder(timm.create_model(place, pretrained=True), feature)
@@ -93,7 +103,7 @@ def load_image_encoder(name: str, feature: str) -> ImageEncoder:
 
 
 class CoverDataset(Dataset[tuple[Tensor, bool]]):
-    """Covers of a zip archive, decoded and transformed; an unreadable one is zeros and False."""
+    """Covers of a zip archive, decoded and transformed as the model expects; an unreadable one is zeros and False."""
 
     def __init__(self, archive: Path, names: list[str], encoder: ImageEncoder) -> None:
         self.archive, self.names = archive, names
@@ -116,10 +126,10 @@ class CoverDataset(Dataset[tuple[Tensor, bool]]):
 
 @dataclass(frozen=True)
 class DecodedCovers:
-    """pixels (items, 3, height, width), and which items have a readable cover (items,) bool."""
+    """Covers of all items; zeros where an item has no readable one."""
 
-    pixels: Tensor
-    readable: Tensor
+    pixels: Float[Tensor, "N 3 height width"]
+    readable: Bool[Tensor, " N"]
     missing: int
     unreadable: int
 
@@ -127,7 +137,10 @@ class DecodedCovers:
 def decode_covers(
     archive: Path, raw_ids: list[str], present: list[bool], encoder: ImageEncoder, workers: int
 ) -> DecodedCovers:
-    """Every item's cover, in worker processes. Raises InputError when there is no archive or no readable cover."""
+    """The covers of all items, decoded by worker processes.
+
+    Raises InputError when the archive is missing or holds no readable cover.
+    """
     if not archive.is_file():
         dataset = archive.name.removesuffix("_cover.zip")
         raise InputError(f"{dataset} has no covers ({archive} is missing): run with -S 'modalities=[id,text]'")
@@ -143,3 +156,13 @@ def decode_covers(
     if not readable.any():
         raise InputError(f"{archive} holds no readable cover of these items: run with -S 'modalities=[id,text]'")
     return DecodedCovers(pixels, readable, len(raw_ids) - len(where), len(where) - int(readable.sum()))
+
+
+def tiny(catalogue: Catalogue, settings: EncodersParams) -> ImageEncoder:
+    """`image_encoder=tiny`."""
+    return tiny_image_encoder(settings.image_feature)
+
+
+def load(name: str, settings: EncodersParams) -> ImageEncoder:
+    """Any other `image_encoder`."""
+    return load_image_encoder(name, settings.image_feature)

@@ -1,21 +1,25 @@
-"""Where titles and covers lie beside each other in the space that fine-tuning aligns, in two dimensions."""
+"""How far the vectors of two modalities lie apart in the shared space, as a number and in two dimensions."""
 
 import numpy as np
 import polars as pl
 import torch
+from jaxtyping import Float
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-DECIMALS = 4  # finer than a picture shows, coarser than what LAPACK's kernels for different processors disagree on
+DECIMALS = 4  # finer than a picture shows, coarser than the differences between LAPACK's kernels for two processors
 
 
-def modality_gap(text: Tensor, image: Tensor) -> float:
-    """Distance between two modalities' mean vectors (Liang et al. 2022). (n, d), (m, d) unit → 0…2."""
-    return float(torch.dist(text.double().mean(dim=0), image.double().mean(dim=0)))
+def modality_gap(one: Float[Tensor, "n D"], other: Float[Tensor, "m D"]) -> float:
+    """Distance between the mean unit vectors of two modalities, 0…2. Source: Liang et al. 2022."""
+    return float(torch.dist(one.double().mean(dim=0), other.double().mean(dim=0)))
 
 
 def projected(vectors: dict[str, Tensor], when: str) -> pl.DataFrame:
-    """Both modalities' vectors on their first two principal components, to DECIMALS. → when, modality, x, y."""
+    """All modalities' vectors on their first two principal components. vectors: {modality: (n, D)}.
+
+    → columns when, modality, x, y; a row per vector; rounded to DECIMALS.
+    """
     stacked = np.concatenate([table.numpy() for table in vectors.values()]).astype(np.float64)
     points = PCA(2, svd_solver="full").fit_transform(stacked).round(DECIMALS)
     names = [name for name, table in vectors.items() for _ in range(len(table))]

@@ -1,10 +1,12 @@
-"""The text encoder: any transformers encoder by name or folder, or a small BERT from scratch."""
+"""The text encoder: a transformers encoder by name or folder, or a small BERT from scratch."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int, Shaped
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
@@ -14,16 +16,18 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     T5EncoderModel,
 )
 from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.roberta.modeling_roberta import RobertaLayer
 
+from stages.encoders.content_encoder import Catalogue, Inputs, ItemInputs
 from stages.errors import InputError
 from stages.files import user_path
-
-TINY = "tiny"
+from stages.params import EncodersParams
 
 
 @dataclass
@@ -31,73 +35,91 @@ class TextEncoder:
     """A transformers model with its tokenizer, and how a title becomes one vector."""
 
     model: nn.Module
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase
     pooling: str  # cls or mean
     max_tokens: int
 
-    def prepare(self, titles: list[str]) -> dict[str, Tensor]:
-        """Token ids and mask of all titles, right-padded to the longest: {name: (titles, tokens)}."""
+    def read(self, catalogue: Catalogue) -> ItemInputs:
+        """Tokens of all titles; an empty title is encoded like any other."""
+        titles = catalogue.items[catalogue.title].to_list()
+        usable = torch.ones(len(titles), dtype=torch.bool)
+        return ItemInputs(self.prepare(titles), usable, {"empty_titles": titles.count("")})
+
+    def prepare(self, titles: list[str]) -> Inputs:
+        """Token ids and attention mask, right-padded to the longest title: each (titles, tokens)."""
         encoded = self.tokenizer(
             titles, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt", padding_side="right"
         )
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
-    def lengths(self, inputs: dict[str, Tensor]) -> Tensor:
-        """How many tokens each title has. → (titles,)."""
+    def lengths(self, inputs: Inputs) -> Int[Tensor, " n"]:
+        """Number of tokens of each title."""
         return inputs["attention_mask"].sum(dim=1)
 
-    def trimmed(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def trimmed(self, inputs: Inputs) -> Inputs:
         """The inputs without the columns that are padding in every row."""
         longest = int(self.lengths(inputs).max())
         return {name: tensor[:, :longest] for name, tensor in inputs.items()}
 
-    def states(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Last hidden states. → (titles, tokens, width)."""
+    def states(self, inputs: Inputs) -> Float[Tensor, "n tokens D"]:
+        """Last hidden states."""
         return self.model(**inputs).last_hidden_state
 
-    def pool(self, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        """One vector a title: the first token's state, or the mean over its tokens. → (titles, width)."""
+    def pool(self, states: Float[Tensor, "n tokens D"], inputs: Inputs) -> Float[Tensor, "n D"]:
+        """The state of the first token, or the mean over the title's tokens."""
         if self.pooling == "cls":
             return states[:, 0]
         mask = inputs["attention_mask"][:, :, None].to(states.dtype)
         return (states * mask).sum(dim=1) / mask.sum(dim=1)
 
     def last_block(self) -> nn.Module:
-        """The last transformer layer; InputError for a model that is not built of BERT's or T5's layers."""
+        """The last transformer layer. Raises InputError for a model that is not built like BERT or T5."""
         encoder = getattr(self.model, "encoder", None)
         blocks = getattr(encoder, "layer", None) or getattr(encoder, "block", None)
         if blocks is None:
-            raise InputError(f"text_encoder: {type(self.model).__name__} has no layers that we know: set sft.train=all")
+            raise InputError(
+                f"text_encoder: {type(self.model).__name__} has its layers elsewhere than BERT or T5: set sft.train=all"
+            )
         return blocks[-1]
 
-    def run_last_block(self, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
-        """The last layer's output for what it is called with; only of the first token where no other is read."""
+    def run_last_block(self, args: list[Any], kwargs: dict[str, Any]) -> Float[Tensor, "n tokens D"]:
+        """The last layer's output for its arguments; of the first token only if pooling reads no other."""
         block = self.last_block()
         if self.pooling == "cls" and isinstance(block, BertLayer | RobertaLayer):
             return first_token(block, args[0], kwargs["attention_mask"] if "attention_mask" in kwargs else args[1])
         output = block(*args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
 
-    def after_last_block(self, states: Tensor) -> Tensor:
-        """What the model does to the last layer's output: T5 normalises it, BERT nothing."""
+    def after_last_block(self, states: Float[Tensor, "n tokens D"]) -> Float[Tensor, "n tokens D"]:
+        """T5 normalises the last layer's output, BERT does nothing."""
+        for module in self.modules_after():
+            states = module(states)
+        return states
+
+    def modules_after(self) -> list[nn.Module]:
+        """T5's norm; of BERT none."""
         norm = getattr(self.model.encoder, "final_layer_norm", None)
-        return states if norm is None else norm(states)
+        return [] if norm is None else [norm]
 
     def save(self, folder: Path) -> None:
         """Write model and tokenizer in Hugging Face's layout."""
+        assert isinstance(self.model, PreTrainedModel)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
-def first_token(layer: BertLayer | RobertaLayer, states: Tensor, mask: Tensor | None) -> Tensor:
-    """What the layer gives for the first token, at about a fifth of the whole layer's cost.
+def first_token(
+    layer: BertLayer | RobertaLayer,
+    states: Float[Tensor, "n tokens D"],
+    mask: Shaped[Tensor, "n 1 queries tokens"] | None,
+) -> Float[Tensor, "n 1 D"]:
+    """The layer's output for the first token, at about a fifth of the whole layer's cost.
 
-    states: (titles, tokens, width); mask: what is added to the attention's scores, (titles, 1, tokens or 1, tokens).
-    → (titles, 1, width).
+    mask: added to the attention scores if float, True where attention is allowed if bool.
     """
     attention, first = layer.attention.self, states[:, :1]
     query, key, value = (
-        part(x).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)  # (titles, heads, tokens, width)
+        part(x).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)  # (n, heads, tokens, D / heads)
         for part, x in ((attention.query, first), (attention.key, states), (attention.value, states))
     )
     rate = attention.dropout.p if layer.training else 0.0
@@ -107,9 +129,9 @@ def first_token(layer: BertLayer | RobertaLayer, states: Tensor, mask: Tensor | 
 
 
 def tiny_text_encoder(titles: list[str], pooling: str, max_tokens: int) -> TextEncoder:
-    """A two-layer BERT with a vocabulary of the titles; weights from torch's current seed.
+    """A two-layer BERT with a vocabulary made from the titles; weights from torch's current seed.
 
-    Byte-pair merges and not WordPiece, whose trainer numbers its tokens differently from run to run.
+    The vocabulary is byte-pair encoding because the trainer of WordPiece numbers its tokens differently in each run.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -134,23 +156,16 @@ def _with_cls_and_sep(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def starting_text_encoder(name: str, titles: list[str], pooling: str, max_tokens: int) -> TextEncoder:
-    """The encoder before fine-tuning: `tiny`, or a transformers name or folder."""
-    if name == TINY:
-        return tiny_text_encoder(titles, pooling, max_tokens)
-    return load_text_encoder(name, pooling, max_tokens)
-
-
 def load_text_encoder(name: str, pooling: str, max_tokens: int) -> TextEncoder:
-    """A transformers encoder by hub name or folder; of T5 its encoder only (Sentence-T5).
+    """A transformers encoder by hub name or folder; of T5 the encoder without its decoder (Sentence-T5).
 
-    Raises InputError when it cannot be had.
+    Raises InputError when it cannot be loaded.
     """
     place = str(user_path(name)) if user_path(name).is_dir() else name
     try:
         config = AutoConfig.from_pretrained(place)
         kind = T5EncoderModel if config.model_type == "t5" else AutoModel
-        # the plain attention always gets a mask of one shape, which the cached trunk relies on
+        # eager attention gets a mask of the same shape in every batch; the cached trunk joins them
         model = kind.from_pretrained(place, attn_implementation="eager")
         tokenizer = AutoTokenizer.from_pretrained(place)
     except (OSError, ValueError) as error:
@@ -161,3 +176,13 @@ def load_text_encoder(name: str, pooling: str, max_tokens: int) -> TextEncoder:
         ) from error
     limit = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
     return TextEncoder(model, tokenizer, pooling, limit)
+
+
+def tiny(catalogue: Catalogue, settings: EncodersParams) -> TextEncoder:
+    """`text_encoder=tiny`."""
+    return tiny_text_encoder(catalogue.items[catalogue.title].to_list(), settings.pooling, settings.max_tokens)
+
+
+def load(name: str, settings: EncodersParams) -> TextEncoder:
+    """Any other `text_encoder`."""
+    return load_text_encoder(name, settings.pooling, settings.max_tokens)

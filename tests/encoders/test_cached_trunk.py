@@ -35,7 +35,7 @@ def image_part(folder, name, train="last_block"):
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("batch_size", [1, 5, 12])
-def test_the_cached_text_trunk_gives_the_uncached_vectors(tmp_path, kind, pooling, batch_size):
+def test_the_cached_text_encoder_gives_the_vectors_of_the_whole_one(tmp_path, kind, pooling, batch_size):
     part = text_part(tmp_path, kind, pooling).eval()
     chosen = torch.tensor([3, 11, 3, 7])
     plain = part(chosen)
@@ -44,17 +44,17 @@ def test_the_cached_text_trunk_gives_the_uncached_vectors(tmp_path, kind, poolin
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_batches_with_and_without_padding_stand_together(tmp_path, kind):
+def test_batches_with_and_without_padding_are_joined_in_one_cache(tmp_path, kind):
     encoder = load_text_encoder(saved_text(tmp_path, kind), "mean", 20)
     titles = ["cake one video"] * 3 + ["cake video"] + [f"{'cake ' * n}video" for n in range(2, 12)]
     part = Tuned(encoder, encoder.prepare(titles), "last_block", fresh=False).eval()
     plain = part(torch.arange(1, 15))
-    part.cache_trunk(1)  # each title a batch of its own: one of a length's titles pads, or none does
+    part.cache_trunk(1)  # one title per batch: of each length class, some batches have padding and some have none
     torch.testing.assert_close(part(torch.arange(1, 15)), plain, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_cached_image_trunk_gives_the_uncached_vectors(tmp_path, name):
+def test_the_cached_image_encoder_gives_the_vectors_of_the_whole_one(tmp_path, name):
     part = image_part(tmp_path, name).eval()
     chosen = torch.tensor([3, 11, 3, 7])
     plain = part(chosen)
@@ -63,20 +63,20 @@ def test_the_cached_image_trunk_gives_the_uncached_vectors(tmp_path, name):
 
 
 @pytest.mark.parametrize("room", [True, False])
-def test_the_cached_trunk_stands_on_a_card_that_has_room(tmp_path, monkeypatch, room):
-    monkeypatch.setattr("stages.encoders.cached_trunk.residence", lambda size, device: device if room else CPU)
+def test_the_cache_is_in_gpu_memory_if_it_fits(tmp_path, monkeypatch, room):
+    monkeypatch.setattr("stages.encoders.cached_trunk.choose_placement", lambda size, device: device if room else CPU)
     part = text_part(tmp_path, "bert").eval()
     plain = part(ITEMS)
     with fake_cuda() as card:
         part.to(card).cache_trunk(5)
-        assert {trunk.args[0].device for trunk in part.trunks} == {card if room else CPU}
+        assert {group.args[0].device for group in part.cache} == {card if room else CPU}
         vectors = part(ITEMS)
     torch.testing.assert_close(vectors.inner, plain, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_the_cached_trunk_gives_the_uncached_gradients(tmp_path, kind, pooling):
+def test_the_cached_encoder_gives_the_gradients_of_the_whole_one(tmp_path, kind, pooling):
     part = text_part(tmp_path, kind, pooling).eval()
     part(ITEMS).square().sum().backward()
     plain = {name: p.grad.clone() for name, p in part.named_parameters() if p.grad is not None}

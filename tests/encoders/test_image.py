@@ -61,7 +61,7 @@ def test_a_folder_of_each_family_loads(tmp_path, name, feature):
         torch.testing.assert_close(vectors, encoder.model(inputs["pixels"]))
 
 
-def test_what_was_saved_gives_the_same_vectors(tmp_path):
+def test_a_saved_encoder_gives_the_same_vectors(tmp_path):
     torch.manual_seed(0)
     encoder = tiny_image_encoder("head")
     encoder.save(tmp_path)

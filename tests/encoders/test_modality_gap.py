@@ -11,7 +11,7 @@ def test_the_gap_is_the_distance_between_the_means():
     assert modality_gap(text, text.flip(0)) == 0.0
 
 
-def test_the_projection_keeps_distances_where_two_dimensions_suffice():
+def test_the_projection_of_a_plane_preserves_distances():
     plane = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
     turned = plane @ torch.linalg.qr(torch.randn(5, 2, generator=torch.Generator().manual_seed(1))).Q.T
     frame = projected({"text": turned[:4], "image": turned[4:]}, "before")
@@ -21,7 +21,7 @@ def test_the_projection_keeps_distances_where_two_dimensions_suffice():
     torch.testing.assert_close(torch.cdist(points, points), torch.cdist(plane, plane), atol=1e-4, rtol=1e-4)
 
 
-def test_what_kernels_for_different_processors_disagree_on_is_rounded_away():
+def test_differences_between_processors_kernels_are_rounded_away():
     vectors = torch.randn(6, 5, generator=torch.Generator().manual_seed(2))
     noise = 1e-7 * torch.randn(6, 5, generator=torch.Generator().manual_seed(3))
     assert projected({"text": vectors}, "after").equals(projected({"text": vectors + noise}, "after"))

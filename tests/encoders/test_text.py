@@ -56,7 +56,7 @@ def test_a_folder_of_each_family_loads_and_padding_changes_nothing(tmp_path, kin
         torch.testing.assert_close(encode(encoder, [title])[0], vector, atol=1e-5, rtol=1e-4)
 
 
-def test_pooling_takes_the_first_token_or_the_mean(tmp_path):
+def test_pooling_takes_the_first_token_or_the_mean_over_tokens(tmp_path):
     encoder = load_text_encoder(saved(tmp_path, "bert"), "cls", 20)
     inputs = encoder.prepare(TITLES[:1])
     states = encoder.states(inputs)
@@ -70,7 +70,7 @@ def test_long_titles_are_cut(tmp_path):
     assert encoder.prepare(TITLES)["input_ids"].shape == (4, 6)
 
 
-def test_what_was_saved_gives_the_same_vectors(tmp_path):
+def test_a_saved_encoder_gives_the_same_vectors(tmp_path):
     torch.manual_seed(0)
     encoder = tiny_text_encoder(TITLES, "cls", 20)
     encoder.save(tmp_path)
@@ -103,7 +103,7 @@ def test_a_folder_without_weights_is_an_input_error(tmp_path):
         load_text_encoder(str(tmp_path), "cls", 20)
 
 
-def test_a_family_whose_layers_are_unknown_says_to_train_all(tmp_path):
+def test_a_model_without_a_known_list_of_layers_is_refused_with_train_all_as_the_mend(tmp_path):
     saved(tmp_path, "bert")
     encoder = load_text_encoder(str(tmp_path), "cls", 20)
     encoder.model = DistilBertModel(DistilBertConfig(vocab_size=200, dim=16, n_layers=1, n_heads=2, hidden_dim=16))
