@@ -46,9 +46,9 @@ def test_half_of_the_negatives_are_uniform_and_half_follow_training():
 def test_of_an_odd_number_of_negatives_one_more_is_uniform():
     occurrences = np.repeat([1, 2, 3, 4, 5], COUNTS)
     torch.manual_seed(0)
-    uniform, places = torch.randint(5, (4,)), torch.randint(100, (3,))
+    uniform, places = torch.randint(5, (201,)), torch.randint(100, (200,))
     torch.manual_seed(0)
-    items, _ = Sampler(torch.from_numpy(COUNTS), 7).draw()
+    items, _ = Sampler(torch.from_numpy(COUNTS), 401).draw()
     assert items.tolist() == [*(uniform + 1).tolist(), *occurrences[places].tolist()]
 
 
