@@ -41,17 +41,26 @@ class SplitParams(Section):
 
 
 class PairsParams(Section):
-    history: Literal["train", "full"]  # which history the judge sees; `full` shows it the test item, as published
-    format: Literal["json", "text"]  # how a language model answers: JSON schema, or the paper's <target>-<similar>
+    history: Literal["train", "full"]  # which history the judge sees; `full` includes the test item, as published
+    format: Literal["json", "text"]  # how a language model answers: by a JSON schema, or the paper's <target>-<similar>
     threshold: Fraction  # lexical judge: below this cosine the answer is "none"
 
 
 class OllamaParams(Section):
-    hosts: Annotated[tuple[str, ...], Field(min_length=1)]
-    concurrency: Count  # prompts in flight a host
+    hosts: Annotated[tuple[str, ...], Field(min_length=1)]  # as OLLAMA_HOST takes them
+    concurrency: Count  # prompts in flight on each host
     timeout: Positive  # seconds to wait for one answer
-    num_ctx: Count  # context window in tokens
-    keep_alive: str  # how long the server keeps the model loaded
+    num_ctx: Count  # tokens of prompt and answer at most
+    keep_alive: str  # how long the server keeps the model in memory
+    think: Literal["auto", "never", "always"]  # before answering; auto: only a model that gives no answer without
+    max_invalid: Fraction  # the stage fails when more answers than this are invalid
+
+
+class OpenAIParams(Section):
+    base_url: Text  # up to and with /v1; empty = OPENAI_BASE_URL of the environment, or OpenAI's own
+    concurrency: Count  # prompts in flight
+    timeout: Positive  # seconds to wait for one answer
+    num_ctx: Count  # tokens of prompt and answer at most
     max_invalid: Fraction  # the stage fails when more answers than this are invalid
 
 
@@ -117,7 +126,7 @@ class Params(Section):
     source: Text  # folder, archive or https URL of NineRec; empty = its official archive
     language: Literal["zh", "en"]
     modalities: Annotated[tuple[Literal[MODALITIES], ...], Field(min_length=1)]  # type: ignore[valid-type]
-    llm: str  # `lexical`, or an Ollama model tag
+    llm: Annotated[str, Field(min_length=1)]  # the judge: `lexical`, a model of Ollama's, or openai:NAME
     text_encoder: str  # `tiny`, or a transformers name or folder
     image_encoder: str  # `tiny`, or a timm name or folder
     alpha: Fraction  # weight of the contrastive loss, eq. 19
@@ -135,6 +144,7 @@ class Params(Section):
     split: SplitParams
     pairs: PairsParams
     ollama: OllamaParams
+    openai: OpenAIParams
     encoders: EncodersParams
     sft: SftParams
     sequence: SequenceParams

@@ -1,4 +1,4 @@
-"""Answers of a language model on disk: appended as each arrives, so that no interruption loses or repeats one."""
+"""Answers of a language model on disk: each is appended as it arrives, so that an interruption loses none."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,22 +9,24 @@ from pathlib import Path
 class Answer:
     """What the model said to one prompt."""
 
-    key: str  # of model, options and prompt
+    key: str  # hash of model, options and prompt
     text: str
     tokens_in: int
     tokens_out: int
     seconds: float  # from sending the prompt to having the whole answer
     eval_seconds: float  # of these, spent writing the answer, by the server's own clock
+    done: bool = True  # False: the server gave up on the answer, for example when one token repeats
+    too_long: bool = False  # the prompt did not fit into the context, `text` is empty
 
 
 class Journal:
-    """One JSON line an answer. Two processes may append to one file: each line is one write."""
+    """A file with one JSON line an answer. Two processes may append to it: each line is one write."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> dict[str, Answer]:
-        """All answers by key. A line that a kill cut short is counted aloud and will be asked again."""
+        """All answers by key. Lines that an interruption cut short are counted on stdout and left out."""
         answers, broken = {}, 0
         for line in self.path.read_bytes().split(b"\n") if self.path.is_file() else []:
             if not line:
@@ -42,7 +44,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.path.open("ab")
-        if self.file.tell():  # an interrupted line must not swallow the next one
+        if self.file.tell():  # ends a line that was cut short, so that the next answer starts its own
             self.file.write(b"\n")
         return self
 
@@ -50,6 +52,6 @@ class Journal:
         self.file.close()
 
     def append(self, answer: Answer) -> None:
-        """Write one answer; it outlives the process from here on."""
+        """Write one answer to disk at once."""
         self.file.write(json.dumps(asdict(answer), ensure_ascii=False).encode() + b"\n")
         self.file.flush()

@@ -1,25 +1,40 @@
-"""The embedded judge: cosine of character n-grams of raw titles. No server, no weights."""
+"""The built-in judge: cosine similarity of titles' character n-grams. It needs no server and no weights."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from stages.judge.judge import JudgeSettings, Statistics
 from stages.judge.prompt import Question, Verdict
 
 
-def choose_similar(questions: list[Question], titles: list[str], threshold: float) -> list[Verdict]:
-    """Each question's most similar candidate, the latest of equals; None where none reaches the threshold.
+@dataclass(frozen=True)
+class LexicalJudge:
+    threshold: float  # below this cosine no candidate is similar
 
-    titles: item i's is `titles[i - 1]`. One- to three-character n-grams work for Chinese as for English.
+    def choose(self, questions: list[Question], titles: list[str]) -> tuple[list[Verdict], Statistics]:
+        return choose_similar(questions, titles, self.threshold), {}
+
+
+def make_judge(settings: JudgeSettings) -> LexicalJudge:
+    return LexicalJudge(settings.pairs.threshold)
+
+
+def choose_similar(questions: list[Question], titles: list[str], threshold: float) -> list[Verdict]:
+    """Each question's most similar candidate, the latest if several are equal; None if all are below the threshold.
+
+    titles: item i's is `titles[i - 1]`. N-grams of one to three characters work for Chinese as for English.
     """
     vectors = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True).fit_transform(titles)
     targets = np.repeat([q.target for q in questions], [len(q.candidates) for q in questions])
     candidates = np.concatenate([q.candidates for q in questions])
     cosine = np.asarray(vectors[targets - 1].multiply(vectors[candidates - 1]).sum(axis=1)).ravel()
-    answers = []
+    verdicts = []
     begin = 0
     for question in questions:
         scores = cosine[begin : begin + len(question.candidates)]
         begin += len(question.candidates)
         best = len(scores) - 1 - int(np.argmax(scores[::-1]))
-        answers.append(Verdict(question.candidates[best] if scores[best] >= threshold else None))
-    return answers
+        verdicts.append(Verdict(question.candidates[best] if scores[best] >= threshold else None))
+    return verdicts

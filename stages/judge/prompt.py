@@ -1,4 +1,4 @@
-"""What a judge is asked: the three-part prompt of section 3.3.1 in our own words, and how its answer is read."""
+"""The question that a judge answers, its prompt (three parts, section 3.3.1, in our own words), and its answer."""
 
 import json
 import re
@@ -8,6 +8,9 @@ from typing import Any
 import polars as pl
 
 NONE = -1  # the answer "no candidate is similar"
+TITLE_LENGTH = 500  # characters of a title that a prompt shows
+# line breaks and control characters that JSON lets stand: they would end a title's line, or reach the model raw
+UNESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029]")
 
 INSTRUCTION = {
     "en": "You are a judge of how alike videos are. You get the title of one target video and a list of candidate "
@@ -34,7 +37,7 @@ GUIDANCE = {
 
 @dataclass(frozen=True)
 class Question:
-    """Which of `candidates` (oldest first, distinct) is most similar to `target`? Items are numbers 1…N."""
+    """Which of `candidates` (distinct, oldest first) is most similar to `target`? Items are numbered 1…N."""
 
     user: int
     target: int
@@ -47,14 +50,17 @@ class Verdict:
 
     chosen: int | None  # an item; None = no candidate is similar, or the answer is invalid
     valid: bool = True
-    prompt: str = ""  # a language model's: hash of model, options and prompt
-    text: str = ""  # its words
-    seconds: float | None = None  # how long it took
+    prompt: str = ""  # hash of model, options and prompt, if a language model judged
+    text: str = ""  # its answer as written
+    seconds: float | None = None  # until the whole answer was there
     fault: str = ""  # why it is invalid
 
 
 def build_questions(histories: pl.DataFrame) -> list[Question]:
-    """One question a history of two or more items: its last item against the distinct ones before it."""
+    """One question for each history of two or more different items: its last item against those before it.
+
+    histories: columns `user` and `items` (a list, oldest first).
+    """
     questions = []
     for user, items in histories.select("user", "items").iter_rows():
         candidates = tuple(dict.fromkeys(item for item in items[:-1] if item != items[-1]))
@@ -63,13 +69,21 @@ def build_questions(histories: pl.DataFrame) -> list[Question]:
     return questions
 
 
-def render(question: Question, titles: list[str], language: str, answer_format: str) -> str:
-    """The prompt. titles: item i's is `titles[i - 1]`; JSON quoting keeps a title from leaving its line."""
+def render(
+    question: Question, titles: list[str], language: str, answer_format: str, title_length: int = TITLE_LENGTH
+) -> str:
+    """The prompt: instruction, one JSON line for each video, how to answer.
+
+    titles: item i's is `titles[i - 1]`, cut after `title_length` characters. JSON quoting keeps a title in its line.
+    """
 
     def line(item: int) -> str:
-        return json.dumps({"id": item, "title": titles[item - 1]}, ensure_ascii=False)
+        title = titles[item - 1]
+        shown = title if len(title) <= title_length else f"{title[:title_length]}…"
+        quoted = json.dumps({"id": item, "title": shown}, ensure_ascii=False)
+        return UNESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
-    # the candidates' place is found before any title could hold the same words
+    # split before inserting titles, which could hold the placeholder themselves
     head, _, tail = INPUT[language].partition("{candidates}")
     data = head.replace("{target}", line(question.target)) + "\n".join(map(line, question.candidates)) + tail
     guidance = GUIDANCE[language, answer_format].replace("{target_id}", str(question.target))
@@ -77,13 +91,13 @@ def render(question: Question, titles: list[str], language: str, answer_format: 
 
 
 def answer_schema(question: Question) -> dict[str, Any]:
-    """JSON schema that lets only a candidate's id or -1 through."""
+    """JSON schema of an answer: only a candidate's id or -1 fits it."""
     ids = {"type": "integer", "enum": [*question.candidates, NONE]}
     return {"type": "object", "properties": {"id": ids}, "required": ["id"]}
 
 
 def parse(text: str, question: Question, answer_format: str) -> int | None:
-    """The chosen item, or None for "no similar". Raises ValueError for anything that is not a valid answer."""
+    """The chosen item, or None if no candidate is similar. Raises ValueError if the answer is invalid."""
     chosen = _parse_json(text) if answer_format == "json" else _parse_text(text, question.target)
     if chosen == NONE:
         return None

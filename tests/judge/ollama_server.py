@@ -1,4 +1,4 @@
-"""A loopback HTTP server that speaks Ollama's protocol, checks what it is sent, and misbehaves when told to.
+"""A stand-in for an Ollama server on the loopback: the protocol and the limits of v0.32, and faults when told to.
 
 `python -m tests.judge.ollama_server --port 11999 --delay 0.05 --faults 0.02` runs it as a process of its own.
 """
@@ -7,7 +7,6 @@ import argparse
 import hashlib
 import json
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,23 +16,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-MODEL, DIGEST, VERSION, CONTEXT = "judge:1b", "a" * 64, "0.13.0", 32768
+MODEL, DIGEST, VERSION, CONTEXT = "judge:1b", "a" * 64, "0.32.14", 32768
+KEEP = 4  # tokens of a prompt's beginning that are left when it is cut
 
 Reply = tuple[int, str]  # HTTP status and body
 
 
 class Fault(Enum):
-    """What no status tells."""
+    """A failure that has no HTTP status."""
 
     HANG = "takes the request and never answers"
     CUT = "closes the connection in the middle of an answer"
     DROP = "closes the connection without an answer"
 
 
-Behaviour = Callable[[int, dict[str, Any]], Reply | Fault | None]  # the request's number and body → None: answer well
+Behaviour = Callable[
+    [int, dict[str, Any]], Reply | Fault | None
+]  # the request's number and body → reply; None: the right answer
 
-BUSY: Reply = (503, json.dumps({"error": "server busy, please try again.  maximum pending requests exceeded"}))
-CRASHED: Reply = (500, json.dumps({"error": "model runner has unexpectedly stopped"}))
+BUSY: Reply = (503, '{"error": "server busy, please try again.  maximum pending requests exceeded"}')
+CRASHED: Reply = (500, '{"error": "model runner has unexpectedly stopped"}')
 HALF_JSON: Reply = (200, '{"model": "judge:1b", "mess')
 PASSING_FAULTS = [BUSY, CRASHED, HALF_JSON, Fault.HANG, Fault.CUT, Fault.DROP]
 
@@ -45,9 +47,26 @@ def candidates(body: dict[str, Any]) -> list[int]:
     ]
 
 
+def error_reply(status: int, message: str) -> Reply:
+    return status, json.dumps({"error": message})
+
+
+def too_long_reply(tokens: int, num_ctx: int) -> Reply:
+    """Ollama passes on the runner's own JSON as a text."""
+    message = f"request ({tokens} tokens) exceeds the available context size ({num_ctx} tokens), try increasing it"
+    error = {"code": 400, "message": message, "type": "exceed_context_size_error", "n_prompt_tokens": tokens}
+    return error_reply(400, json.dumps({"error": error | {"n_ctx": num_ctx}}))
+
+
+def gave_up_reply(content: str) -> Reply:
+    """The answer after a token was repeated thirty times: not done, and without counts."""
+    answer = {"model": MODEL, "created_at": "2026-01-01T00:00:00Z", "done": False}
+    return 200, json.dumps(answer | {"message": {"role": "assistant", "content": content}})
+
+
 def chat_reply(content: str, **changes: Any) -> Reply:
-    """A whole answer of /api/chat as the real server words it."""
-    answer = {
+    """A whole answer of /api/chat, as the real server words it."""
+    answer: dict[str, Any] = {
         "model": MODEL,
         "created_at": "2026-01-01T00:00:00Z",
         "message": {"role": "assistant", "content": content},
@@ -64,7 +83,12 @@ def chat_reply(content: str, **changes: Any) -> Reply:
 
 
 class OllamaServer(ThreadingHTTPServer):
-    """Answers each question with its first candidate."""
+    """Answers each question with its first candidate. One model is loaded at a time, with the context last asked for.
+
+    models: digests by name. tokenize: tokens of a prompt. knows_truncate: whether `truncate: false` is heeded, as from
+    Ollama 0.12.5 on. silent: gives no content when told not to think, as gpt-oss. loaded: a context that another client
+    has loaded the model with.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -74,12 +98,23 @@ class OllamaServer(ThreadingHTTPServer):
         behaviour: Behaviour | None = None,
         port: int = 0,
         context: int = CONTEXT,
-        models: dict[str, str] = {MODEL: DIGEST},  # noqa: B006  digests by tag
+        models: dict[str, str] = {MODEL: DIGEST},  # noqa: B006
+        tokenize: Callable[[str], int] = lambda text: len(text) // 4,
+        knows_truncate: bool = True,
+        capabilities: tuple[str, ...] = ("completion", "thinking"),
+        silent: bool = False,
+        loaded: int | None = None,
     ) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.behaviour = behaviour or (lambda number, body: None)
         self.context = context
         self.models = models
+        self.tokenize = tokenize
+        self.knows_truncate = knows_truncate
+        self.capabilities = capabilities
+        self.silent = silent
+        self.loaded = loaded
+        self.loads: list[int] = []  # the contexts that the model was loaded with, in order
         self.requests: list[dict[str, Any]] = []
         self.lock = threading.Lock()
         self.closing = threading.Event()
@@ -89,12 +124,12 @@ class OllamaServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is none of a server's errors."""
+        """Do not report clients that went away."""
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # as Go's server: no waiting for the client's acknowledgement
+    disable_nagle_algorithm = True  # as Go's server does
     server: OllamaServer
 
     def do_GET(self) -> None:
@@ -106,6 +141,10 @@ class Handler(BaseHTTPRequestHandler):
                 for name, digest in self.server.models.items()
             ]
             return self.reply(200, json.dumps({"models": models}))
+        if self.path == "/api/ps":
+            name, digest = next(iter(self.server.models.items()))
+            loaded = {"name": name, "model": name, "digest": digest, "context_length": self.server.loaded}
+            return self.reply(200, json.dumps({"models": [loaded] if self.server.loaded else []}))
         return self.reply(404, "404 page not found")
 
     def do_POST(self) -> None:
@@ -113,23 +152,45 @@ class Handler(BaseHTTPRequestHandler):
         if self.path not in ("/api/chat", "/api/show"):
             return self.reply(404, "404 page not found")
         if body["model"] not in self.server.models:
-            return self.reply(404, json.dumps({"error": f"model '{body['model']}' not found"}))
+            return self.reply(*error_reply(404, f"model '{body['model']}' not found"))
         if self.path == "/api/show":
             facts = {"general.architecture": "llama", "llama.context_length": self.server.context}
-            return self.reply(200, json.dumps({"model_info": facts, "capabilities": ["completion", "thinking"]}))
+            shown = {"model_info": facts, "capabilities": list(self.server.capabilities)}
+            return self.reply(200, json.dumps(shown))
+        if body.get("think") and "thinking" not in self.server.capabilities:
+            return self.reply(*error_reply(400, f'"{body["model"]}" does not support thinking'))
+        num_ctx = min(body["options"]["num_ctx"], self.server.context)
         with self.server.lock:
             self.server.requests.append(body)
             number = len(self.server.requests)
+            if self.server.loaded != num_ctx:
+                self.server.loaded = num_ctx
+                self.server.loads.append(num_ctx)
         reply = self.server.behaviour(number, body) or self.answer(body)
         return self.misbehave(reply) if isinstance(reply, Fault) else self.reply(*reply)
 
     def answer(self, body: dict[str, Any]) -> Reply:
+        text = body["messages"][0]["content"]
+        num_ctx = min(body["options"]["num_ctx"], self.server.context)
+        tokens = self.server.tokenize(text)
+        if tokens >= num_ctx:
+            if self.server.knows_truncate and body.get("truncate") is False:
+                return too_long_reply(tokens, num_ctx)
+            tokens = num_ctx - (num_ctx - KEEP) // 2  # cut, and no word about it
+        if self.server.silent and body["think"] is False:
+            counts = {"done_reason": "length", "eval_count": body["options"]["num_predict"]}
+            return chat_reply("", prompt_eval_count=tokens, **counts)
+        return chat_reply(self.content(body), prompt_eval_count=tokens)
+
+    def content(self, body: dict[str, Any]) -> str:
+        if body["options"]["num_predict"] == 1:
+            return "{"
         target, first, *_ = candidates(body)
         if "format" in body:
             assert first in body["format"]["properties"]["id"]["enum"]
-            return chat_reply(json.dumps({"id": first}))
-        assert re.search(rf"{target}-ID", body["messages"][0]["content"])
-        return chat_reply(f"{target}-{first}")
+            return json.dumps({"id": first})
+        assert f"{target}-ID" in body["messages"][0]["content"]
+        return f"{target}-{first}"
 
     def reply(self, status: int, body: str) -> None:
         content = body.encode()
@@ -150,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b'{"model": ')
 
     def log_message(self, *args: Any) -> None:
-        """Keep the tests' output quiet."""
+        """Write no log."""
 
 
 @contextmanager
