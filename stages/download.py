@@ -14,17 +14,13 @@ METRICS = Path("metrics/download.json")
 
 
 def main() -> None:
-    """Write artifacts/raw as a whole, or leave it as it was."""
+    """Write artifacts/raw and metrics/download.json; when something fails, artifacts/raw stays as it was."""
     params = load_params()
     with atomic(RAW) as folder:
         folder.mkdir()
         if params.dataset == "sample":
-            users, items, topics = (
-                params.download.sample_users,
-                params.download.sample_items,
-                params.download.sample_topics,
-            )
-            write_sample(folder, users, items, topics, params.seed)
+            d = params.download
+            write_sample(folder, users=d.sample_users, items=d.sample_items, topics=d.sample_topics, seed=params.seed)
         else:
             fetch(params.dataset, params.source, params.download.sha256, folder)
     files = sorted(RAW.iterdir())

@@ -1,4 +1,4 @@
-"""Stage `split`: raw interactions into histories and held-out items (leave-one-out), items numbered from 1."""
+"""Stage `split`: interactions to histories with the last two items held out (leave-one-out, paper section 4.1)."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +11,12 @@ from stages.params import load_params
 
 RAW = Path("artifacts/raw")
 OUTPUT = Path("artifacts/split")
-PART_BYTES = 128 * 2**20  # of the CSV: what is sorted at a time, about 5 million interactions
+PART_BYTES = 128 * 2**20  # of the CSV in memory at a time: about 5 million interactions
 METRICS = Path("metrics/split.json")
 
 
 def main() -> None:
-    """Write items, train, valid, test and full under artifacts/split."""
+    """Write the items, train, valid, test and full tables under artifacts/split."""
     params = load_params()
     items = read_items(RAW / f"{params.dataset}_item.csv")
     file = RAW / f"{params.dataset}_pair.csv"
@@ -25,7 +25,9 @@ def main() -> None:
     parts = 1 + file.stat().st_size // PART_BYTES
     OUTPUT.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".parts.", dir=OUTPUT) as folder:
-        split = split_leave_one_out(pairs, items, covers, params.split.min_interactions, Path(folder), parts)
+        split = split_leave_one_out(
+            pairs, items, covers, Path(folder), min_interactions=params.split.min_interactions, parts=parts
+        )
     for name in ("items", "train", "valid", "test", "full"):
         write_parquet(OUTPUT / f"{name}.parquet", getattr(split, name))
     write_json(METRICS, summarise(split))

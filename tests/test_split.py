@@ -26,7 +26,7 @@ def read(name: str) -> pl.DataFrame:
     return pl.read_parquet(f"artifacts/split/{name}.parquet")
 
 
-def test_training_validation_and_test_make_up_the_full_histories_without_overlap() -> None:
+def test_train_valid_and_test_joined_are_the_full_histories() -> None:
     download.main()
     split.main()
     joined = read("train").join(read("valid"), on="user").join(read("test"), on="user", suffix="_test")
@@ -35,7 +35,7 @@ def test_training_validation_and_test_make_up_the_full_histories_without_overlap
     assert read("full")["user"].to_list() == list(range(60))
 
 
-def test_items_are_numbered_from_one_and_counted_in_training_alone() -> None:
+def test_items_are_numbered_from_one_and_counted_in_training_only() -> None:
     download.main()
     split.main()
     items = read("items")
@@ -56,7 +56,7 @@ def test_the_same_raw_files_give_the_same_bytes() -> None:
     assert [Path(f"artifacts/split/{name}.parquet").read_bytes() for name in NAMES] == first
 
 
-def test_a_log_larger_than_a_part_gives_the_same_bytes_and_leaves_nothing_behind(
+def test_a_file_of_several_parts_gives_the_same_bytes_and_leaves_no_temporary_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     download.main()
@@ -68,7 +68,7 @@ def test_a_log_larger_than_a_part_gives_the_same_bytes_and_leaves_nothing_behind
     assert {path.name for path in Path("artifacts/split").iterdir()} == {f"{name}.parquet" for name in NAMES}
 
 
-def test_a_split_that_fails_leaves_nothing_behind() -> None:
+def test_a_failed_split_leaves_no_files() -> None:
     download.main()
     content = YAML(typ="safe").load(Path("params.yaml"))
     content["split"]["min_interactions"] = 1000
@@ -78,6 +78,6 @@ def test_a_split_that_fails_leaves_nothing_behind() -> None:
     assert not list(Path("artifacts/split").iterdir())
 
 
-def test_without_raw_files_it_says_which_stage_to_run() -> None:
+def test_missing_raw_files_name_the_stage_to_run() -> None:
     with pytest.raises(InputError, match="sample_item.csv is missing: run `dvc repro download`"):
         split.main()

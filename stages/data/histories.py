@@ -1,4 +1,4 @@
-"""Packed histories and the batches that are cut from them."""
+"""All users' histories in one array, and the batches of padded windows that training and ranking read."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,10 +26,11 @@ class Histories:
 
     @property
     def lengths(self) -> np.ndarray:
+        """How many items each history has: (users,) int64."""
         return np.diff(self.offsets)
 
     def counts(self, items: int) -> np.ndarray:
-        """How often each item occurs. → (items,) int64, row i − 1 is item i."""
+        """How often each item occurs: (items,) int64, row i − 1 for item i."""
         return np.bincount(self.values, minlength=items + 1)[1:]
 
     @staticmethod
@@ -40,15 +41,15 @@ class Histories:
         return Histories(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
     def extended(self, items: np.ndarray) -> "Histories":
-        """Each history with one more item at its end. items: (users,) → histories one longer each."""
+        """Histories with one item appended to each. items: (users,), one for each user."""
         ends = self.offsets[1:]
         return Histories(np.insert(self.values, ends, items), self.offsets + np.arange(len(self.offsets)))
 
 
 class Batch(NamedTuple):
-    """Right-padded inputs and what follows each position.
+    """Right-padded inputs and the next item of each position.
 
-    items: (B, L) int64, 0 is padding. targets: (B, L) int64, 0 where nothing is to be predicted.
+    items: (B, L) int64, 0 is padding. targets: (B, L) int64, 0 where there is nothing to predict.
     """
 
     items: Tensor
@@ -57,10 +58,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Windows:
-    """Spans of the packed values that cover every target once with at most `max_length` items of input.
+    """Spans of the packed values: the inputs of a window are `values[start:end]`, at most `max_length` of them.
 
-    start, end: the inputs are `values[start:end]`; first: the first input position whose next item is a target;
-    user: whose history it is.
+    first: the first position of the window that has a target (earlier positions are context only); user: the row of
+    the history. All four: (windows,) int64. Over all windows, every item that follows another is a target once.
     """
 
     start: np.ndarray
@@ -70,21 +71,21 @@ class Windows:
 
     @property
     def targets(self) -> np.ndarray:
-        """How many targets each window holds: (windows,)."""
+        """How many targets each window has: (windows,) int64."""
         return self.end - self.start - self.first
 
 
 def training_windows(histories: Histories, max_length: int) -> Windows:
     """Cut each history of n items into windows whose targets are its items 2…n, each exactly once.
 
-    A history of up to max_length + 1 items is one window. A longer one is read through windows that overlap by half,
-    so that every target sees at least max_length / 2 items, as the prefixes of RecBole would let it.
+    A history of up to max_length + 1 items is one window. A longer one is cut into windows that overlap by half, so
+    that each target has at least max_length / 2 items before it in its window.
     """
     step = max(1, max_length // 2)
     targets = np.maximum(histories.lengths - 1, 0)
-    count = (targets > 0) + np.maximum(-(-(targets - max_length) // step), 0)  # windows a history
+    count = (targets > 0) + np.maximum(-(-(targets - max_length) // step), 0)  # windows of each history
     user = np.repeat(np.arange(len(count)), count)
-    number = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)  # of the window in its history
+    number = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)  # 0, 1, … within a history
     begin = histories.offsets[:-1][user]
     reach = begin + max_length + number * step
     end = np.minimum(reach, begin + targets[user])
@@ -93,7 +94,7 @@ def training_windows(histories: Histories, max_length: int) -> Windows:
 
 
 def prefix_windows(histories: Histories, max_length: int) -> Windows:
-    """A window a target: the `max_length` items before it. For models that see a whole input at once."""
+    """One window for each target: the `max_length` items before it. For models whose attention is not causal."""
     lengths = histories.lengths
     user = np.repeat(np.arange(len(lengths)), np.maximum(lengths - 1, 0))
     begin = histories.offsets[:-1][user]
@@ -105,11 +106,11 @@ def prefix_windows(histories: Histories, max_length: int) -> Windows:
 def training_batches(
     histories: Histories, windows: Windows, batch_positions: int, rng: np.random.Generator, device: torch.device = CPU
 ) -> Iterator[Batch]:
-    """One epoch: batches of about `batch_positions` target positions, from windows of like length, in random order.
+    """One epoch: batches of about `batch_positions` targets, from windows of similar length, in random order.
 
-    The budget counts targets, not users: a batch of a fixed number of users would give the targets of short
-    histories more weight than the paper's batch of 1,024 (prefix, next item) instances does.
-    On a card that has room the epoch's histories stand in its memory and the batches are cut there.
+    The size of a batch is counted in targets, not users: with a fixed number of users, targets of short histories
+    would weigh more than in the paper's batches of 1,024 (prefix, next item) instances.
+    If GPU memory has room for the histories, they are copied there once an epoch and the batches are cut there.
     """
     for items, targets, _ in training_batches_with_users(histories, windows, batch_positions, rng, device):
         yield Batch(items, targets)
@@ -118,17 +119,19 @@ def training_batches(
 def training_batches_with_users(
     histories: Histories, windows: Windows, batch_positions: int, rng: np.random.Generator, device: torch.device = CPU
 ) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
-    """The same batches, and whose histories they hold: items (B, L), targets (B, L), users (B,) in main memory."""
+    """The same batches, each with the users of its windows: items (B, L), targets (B, L), users (B,) on the CPU."""
     groups = _window_groups(windows, batch_positions, rng)
     spans = np.stack([windows.start, windows.end, windows.first])[:, np.concatenate(groups)]
     device = choose_placement(histories.values.nbytes + spans.nbytes, device)
     values, parts = torch.from_numpy(histories.values).to(device), torch.from_numpy(spans).to(device)
     lengths = windows.end - windows.start
     for group, part in zip(groups, parts.split([len(group) for group in groups], dim=1), strict=True):
-        yield *_batch(values, *part, width=int(lengths[group].max())), windows.user[group]
+        start, end, first = part
+        yield *_cut_batch(values, start, end, first, width=int(lengths[group].max())), windows.user[group]
 
 
 def _window_groups(windows: Windows, batch_positions: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The windows of each batch of an epoch: shuffled, sorted by length, cut by number of targets, shuffled again."""
     order = rng.permutation(len(windows.start))
     order = order[np.argsort((windows.end - windows.start)[order], kind="stable")]
     cumulative = np.cumsum(windows.targets[order])
@@ -137,8 +140,8 @@ def _window_groups(windows: Windows, batch_positions: int, rng: np.random.Genera
     return [groups[number] for number in rng.permutation(len(groups))]
 
 
-def _batch(values: Tensor, start: Tensor, end: Tensor, first: Tensor, width: int) -> Batch:
-    """Windows of the packed values, `width` the longest: known to the host, which so need not ask a card."""
+def _cut_batch(values: Tensor, start: Tensor, end: Tensor, first: Tensor, width: int) -> Batch:
+    """A batch of windows, padded to `width`, the longest; a number, because `max()` on a GPU would wait for it."""
     index = start[:, None] + torch.arange(width, device=values.device)
     inside, last = index < end[:, None], len(values) - 1
     wanted = inside & (index >= (start + first)[:, None])
@@ -146,8 +149,8 @@ def _batch(values: Tensor, start: Tensor, end: Tensor, first: Tensor, width: int
     return Batch(torch.where(inside, items, 0), torch.where(wanted, following, 0))
 
 
-def history_batches(histories: Histories, max_length: int, batch_users: int) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """The latest `max_length` items of every user, users of like length together → (users (B,), items (B, L))."""
+def history_batches(histories: Histories, *, max_length: int, batch_users: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Every user's latest `max_length` items, in batches of users of similar length: (users (B,), items (B, L))."""
     order = np.argsort(np.minimum(histories.lengths, max_length), kind="stable")
     for begin in range(0, len(order), batch_users):
         users = order[begin : begin + batch_users]
@@ -155,7 +158,10 @@ def history_batches(histories: Histories, max_length: int, batch_users: int) -> 
 
 
 def padded_histories(histories: Histories, users: np.ndarray, max_length: int | None = None) -> np.ndarray:
-    """The whole histories of some users, or their latest items, right-padded with 0. users (B,) → (B, L)."""
+    """Histories of some users, whole or cut to the latest `max_length` items, right-padded with 0: (B, L) int64.
+
+    users: (B,), rows of the histories.
+    """
     start, end = histories.offsets[users], histories.offsets[users + 1]
     if max_length:
         start = np.maximum(start, end - max_length)

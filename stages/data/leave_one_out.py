@@ -12,10 +12,10 @@ from stages.errors import InputError
 
 @dataclass(frozen=True)
 class Split:
-    """What the stage writes.
+    """The tables that the stage writes, and how much was dropped for each reason.
 
     items: item, raw_id, title_zh, title_en, cover, count (of training interactions); train and full: user, raw_id,
-    items; valid and test: user, item. All numbers are int32.
+    items (a list, oldest first); valid and test: user, item. All numbers are int32.
     """
 
     items: pl.DataFrame
@@ -27,24 +27,24 @@ class Split:
 
 
 def split_leave_one_out(
-    pairs: pl.LazyFrame, items: pl.DataFrame, covers: set[str], min_interactions: int, folder: Path, parts: int = 1
+    pairs: pl.LazyFrame, items: pl.DataFrame, covers: set[str], folder: Path, *, min_interactions: int, parts: int = 1
 ) -> Split:
-    """Cut histories, ordered by (timestamp, file row), into training, validation and test parts.
+    """Split each history, sorted by (timestamp, file row): last item for the test, the one before for validation.
 
-    pairs: raw_user, raw_item, timestamp; items: raw_id, title_zh, title_en. Dropped, and counted: exact repeats of an
-    event, interactions with items without any title, users with fewer than `min_interactions`. Items are numbered
-    from 1 in their file's order, users from 0 in order of first appearance in theirs. The events go through
-    `folder`, empty before, in `parts` groups of users, one of which is in memory at a time beside all histories.
-    Raises InputError when nothing is left.
+    pairs: raw_user, raw_item, timestamp; items: raw_id, title_zh, title_en; covers: raw ids of items with a cover.
+    Dropped and counted: exact repeats of an interaction, interactions with items without any title, users with fewer
+    than `min_interactions`. Items are numbered from 1 in the order of their file, users from 0 in the order of their
+    first interaction in the file. `folder` (empty) receives the interactions in `parts` files, each with all
+    interactions of its users; memory holds one file and all histories. Raises InputError when no user is left.
     """
     _write_parts(pairs, items, folder, parts)
     finished = [_histories(part, min_interactions) for part in folder.iterdir()]
     dropped = {reason: sum(counts[reason] for _, counts in finished) for reason in finished[0][1]}
-    places = pl.concat([histories for histories, _ in finished]).sort("first_row")
+    histories = pl.concat([part for part, _ in finished]).sort("first_row")
     del finished
-    if places.is_empty():
+    if histories.is_empty():
         raise InputError(f"no user has {min_interactions} interactions with titled items: lower split.min_interactions")
-    numbered, full = _number(items, places, covers)
+    numbered, full = _number(items, histories, covers)
     train = full.with_columns(pl.col("items").list.head(pl.col("items").list.len() - 2))
     counts = train.select(item=pl.col("items").explode()).group_by("item").agg(count=pl.len().cast(pl.Int32))
     numbered = numbered.join(counts, on="item", how="left", maintain_order="left").with_columns(
@@ -54,7 +54,7 @@ def split_leave_one_out(
 
 
 def summarise(split: Split) -> dict[str, object]:
-    """The dataset's numbers as in the paper's Table 3, and how much of the test no ID model can know."""
+    """The dataset's numbers of the paper's Table 3, and the share of test items that training never shows."""
     users, items = split.full.height, split.items.height
     interactions = int(split.full["items"].list.len().sum())
     cold = split.items.filter(pl.col("count") == 0)["item"]
@@ -70,9 +70,9 @@ def summarise(split: Split) -> dict[str, object]:
 
 
 def _write_parts(pairs: pl.LazyFrame, items: pl.DataFrame, folder: Path, parts: int) -> None:
-    """Stream the events into `parts` parts, all of a user's into the same one.
+    """Stream the interactions into `parts` files by a hash of the user.
 
-    Columns: row (of the file), raw_user, item (its place in the items' file, from 0), titled, timestamp.
+    Columns: row (of the file), raw_user, item (row of `items`, from 0), titled, timestamp.
     """
     untitled = (pl.col("title_zh").str.strip_chars() == "") & (pl.col("title_en").str.strip_chars() == "")
     places = items.lazy().select(raw_item="raw_id", titled=~untitled).with_row_index("item")
@@ -82,31 +82,31 @@ def _write_parts(pairs: pl.LazyFrame, items: pl.DataFrame, folder: Path, parts: 
 
 
 def _histories(part: Path, min_interactions: int) -> tuple[pl.DataFrame, dict[str, int]]:
-    """One part's histories (first_row, raw_id, items by place), and by reason what is in none of them."""
+    """Histories of one file (first_row, raw_id, items as rows of `items`), and the counts of what was dropped."""
     events = pl.read_parquet(part, hive_partitioning=False)
     once = events.group_by("raw_user", "item", "timestamp").agg(pl.col("row").min(), pl.col("titled").first())
     titled = once.filter("titled").sort("timestamp", "row")
     users = titled.group_by(raw_id="raw_user").agg(first_row=pl.col("row").min(), items="item")
-    kept = users.filter(pl.col("items").list.len() >= min_interactions)
+    long_enough = users.filter(pl.col("items").list.len() >= min_interactions)
     dropped = {
         "repeated_events": events.height - once.height,
         "untitled_interactions": once.height - titled.height,
-        "short_users": once["raw_user"].n_unique() - kept.height,
-        "short_user_interactions": titled.height - int(kept["items"].list.len().sum()),
+        "short_users": once["raw_user"].n_unique() - long_enough.height,
+        "short_user_interactions": titled.height - int(long_enough["items"].list.len().sum()),
     }
-    return kept, dropped
+    return long_enough, dropped
 
 
-def _number(items: pl.DataFrame, places: pl.DataFrame, covers: set[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The items that are in a history, numbered from 1, and the histories of their numbers; users numbered from 0."""
-    flat = places["items"].explode().to_numpy()
+def _number(items: pl.DataFrame, histories: pl.DataFrame, covers: set[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The items that occur in a history, numbered from 1, and the histories as lists of these numbers."""
+    flat = histories["items"].explode().to_numpy()
     used = np.zeros(items.height, dtype=bool)
     used[flat] = True
     number = np.cumsum(used, dtype=np.int32)
-    ends = places["items"].list.len().to_numpy().cumsum(dtype=np.int64)
+    ends = histories["items"].list.len().to_numpy().cumsum(dtype=np.int64)
     lists = pa.LargeListArray.from_arrays(np.concatenate([[0], ends]), number[flat])
-    user = pl.int_range(places.height, dtype=pl.Int32, eager=True)
-    full = places.select(user=user, raw_id="raw_id", items=pl.Series(lists))
+    user = pl.int_range(histories.height, dtype=pl.Int32, eager=True)
+    full = histories.select(user=user, raw_id="raw_id", items=pl.Series(lists))
     has_cover = pl.col("raw_id").is_in(pl.Series(sorted(covers), dtype=pl.String).implode())
     return items.select(pl.Series("item", number), "raw_id", "title_zh", "title_en", cover=has_cover).filter(used), full
 

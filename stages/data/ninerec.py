@@ -13,7 +13,7 @@ FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows: the same cove
 
 
 def scan_pairs(path: Path, item_ids: pl.Series) -> pl.LazyFrame:
-    """The interactions in file order, checked but not read: `raw_user` str, `raw_item` str, `timestamp` int64.
+    """The checked interactions as a lazy scan, in file order: `raw_user` str, `raw_item` str, `timestamp` int64.
 
     NineRec's README and its code disagree on which of the first two columns is the user: the item column is the one
     whose values are all in `item_ids` (if both are, the first one, as in NineRec's code).
@@ -73,7 +73,7 @@ def read_items(path: Path) -> pl.DataFrame:
 
 
 def cover_ids(path: Path) -> set[str]:
-    """Raw ids of the items that have a cover in the zip; none when there is no such file (a text-only copy)."""
+    """Raw ids of the items that have a cover in the zip; empty when there is no zip (a dataset without covers)."""
     if not path.exists():
         return set()
     try:
@@ -84,7 +84,7 @@ def cover_ids(path: Path) -> set[str]:
 
 
 def write_covers(path: Path, covers: Iterable[tuple[str, bytes]]) -> None:
-    """Store (member name, JPEG bytes) in the given order, uncompressed and undated: same covers, same bytes."""
+    """Write a zip of (member name, content), uncompressed and with a fixed date: same covers, same bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, content in covers:
             member = zipfile.ZipInfo(name, FIXED_DATE)
@@ -93,7 +93,7 @@ def write_covers(path: Path, covers: Iterable[tuple[str, bytes]]) -> None:
 
 
 def _rows(path: Path) -> Iterable[tuple[int, list[str]]]:
-    """(line number of the row's end, fields) of each row that is not blank."""
+    """Each row that is not blank, as (line number of its end, fields)."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -107,7 +107,7 @@ def _rows(path: Path) -> Iterable[tuple[int, list[str]]]:
 
 
 def _pair_fault(path: Path) -> InputError | None:
-    """Read slowly what the fast reader refused, to name the line; None when no row is at fault."""
+    """The first faulty row, by a slow reader that knows line numbers; None when every row is right."""
     empty = True
     for line, row in _rows(path):
         empty = False

@@ -1,15 +1,15 @@
 """The built-in sample: a small synthetic dataset in NineRec's layout, for a run without any download.
 
-What can be learnt from it, and by whom:
+The next item of a history depends on two things:
 
-- *Content.* Each item has a topic and a finer sub-topic, told by both its titles and by its cover (colour = topic,
-  shape = sub-topic, with noise). Users move between sub-topics in a Markov way: they stay, turn to a sibling sub-topic,
-  or go on to the topic's habitual follow-up topic. Within a sub-topic popularity draws them only mildly.
-- *Habits.* Each item has one to three habitual followers, drawn by popularity and independent of content: only an
-  item's id tells them.
+- *Content.* Each item has a topic and one of its sub-topics. Both titles and the cover show them (colour = topic,
+  shape = sub-topic, with noise). The sub-topics of a history are a Markov chain: a step stays, moves to a sibling
+  sub-topic, or moves to the follow-up topic of this topic. Within a sub-topic, popular items are a little more likely.
+- *Habit.* Each item has one to three habitual followers, drawn by popularity and independent of content, so only a
+  model of item ids can learn them.
 
-Popularity is skewed, so a rare item is hardly ever a habitual follower and has too few interactions for its id to be
-learnt: only content predicts it. Each source of knowledge helps, both together help more.
+Popularity is skewed: a rare item is almost never a habitual follower and has too few interactions for a good ID
+embedding, so only content predicts it. A model with both IDs and content is therefore better than one with either.
 """
 
 import colorsys
@@ -88,7 +88,7 @@ ENDINGS = (
     ("第二集", "part two"),
     ("太治愈了！", "it heals me"),
 )
-HABIT, CONTENT = 0.15, 0.8  # share of steps by habit and by content; the rest follows popularity alone
+HABIT, CONTENT = 0.15, 0.8  # share of steps by habit and by content; the other steps follow popularity alone
 STAY, SIBLING, FOLLOW_UP, ANYWHERE = 0.7, 0.03, 0.25, 0.02  # where a step by content goes
 LENGTHS = (4, 9)
 COVER_SIZE = 64
@@ -96,7 +96,10 @@ COVER_SIZE = 64
 
 @dataclass(frozen=True)
 class World:
-    """Who follows whom: popularity (I,) and each row of moves (S, S) sum to 1; subtopic (I,); 1-3 followers an item."""
+    """What the next item is drawn from, for I items and S sub-topics.
+
+    popularity: (I,), sums to 1. subtopic: (I,). moves: (S, S), each row sums to 1. followers: 1-3 items for each item.
+    """
 
     popularity: np.ndarray
     subtopic: np.ndarray
@@ -104,10 +107,10 @@ class World:
     followers: list[np.ndarray]
 
 
-def write_sample(folder: Path, users: int = 1500, items: int = 400, topics: int = 12, seed: int = 2024) -> None:
+def write_sample(folder: Path, *, users: int, items: int, topics: int, seed: int) -> None:
     """Write sample_pair.csv, sample_item.csv and sample_cover.zip into `folder`; same arguments, same bytes.
 
-    Raises InputError when there are more topics than the sample has words for, or too few items for a history.
+    Raises InputError when `topics` is more than TOPICS has, or `items` is fewer than a history needs.
     """
     if topics > len(TOPICS):
         raise InputError(f"download.sample_topics is {topics}: the sample has words for at most {len(TOPICS)}")
@@ -134,7 +137,7 @@ def _make_world(items: int, topics: int, rng: np.random.Generator) -> World:
 
 
 def _make_moves(topics: int, rng: np.random.Generator) -> np.ndarray:
-    """(S, S) chance of the next sub-topic: stay, a sibling, the same place in the follow-up topic, or anywhere."""
+    """(S, S) probability of the next sub-topic: the same, a sibling, its like in the follow-up topic, or any."""
     count = topics * SUBTOPICS
     topic = np.arange(count) // SUBTOPICS
     order = rng.permutation(topics)
@@ -149,7 +152,7 @@ def _make_moves(topics: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _write_pairs(path: Path, world: World, users: int, rng: np.random.Generator) -> None:
-    """item_id,user_id,timestamp in order of time, as a log would have it."""
+    """Write item_id,user_id,timestamp, sorted by time."""
     rows = []
     for user in range(users):
         history = _walk(world, int(rng.integers(LENGTHS[0], LENGTHS[1] + 1)), rng)
@@ -169,18 +172,19 @@ def _walk(world: World, length: int, rng: np.random.Generator) -> list[int]:
     while len(history) < length:
         unseen[history[-1]] = 0
         weights = _next_weights(world, history[-1], rng.random()) * unseen
-        if not weights.any():  # every habitual follower has been seen
+        if not weights.any():  # all habitual followers are in the history already
             weights = world.popularity * unseen
         history.append(int(rng.choice(len(weights), p=weights / weights.sum())))
     return history
 
 
-def _next_weights(world: World, item: int, luck: float) -> np.ndarray:
-    if luck < HABIT:
+def _next_weights(world: World, item: int, draw: float) -> np.ndarray:
+    """(I,) weights of the next item after `item`; draw: uniform in [0, 1), chooses habit, content or popularity."""
+    if draw < HABIT:
         weights = np.zeros(len(world.popularity))
         weights[world.followers[item]] = 1.0 / np.arange(1, len(world.followers[item]) + 1)
         return weights
-    if luck < HABIT + CONTENT:
+    if draw < HABIT + CONTENT:
         return world.moves[world.subtopic[item]][world.subtopic] * world.popularity**0.4
     return world.popularity
 
@@ -198,13 +202,13 @@ def _write_items(path: Path, subtopic: np.ndarray, rng: np.random.Generator) -> 
 
 
 def _words(line: str, sub: int, colon: str, comma: str) -> tuple[str, str]:
-    """The names of a sub-topic's topic and of itself."""
+    """The words of a topic and of its sub-topic number `sub`."""
     topic, subs = line.split(colon)
     return topic, subs.split(comma)[sub % SUBTOPICS]
 
 
 def _draw_cover(sub: int, topics: int, rng: np.random.Generator) -> bytes:
-    """JPEG bytes: background hue = topic, shape = place of the sub-topic within it, both under noise."""
+    """JPEG bytes: background hue = topic, shape = sub-topic within the topic, both with noise."""
     hue = (sub // SUBTOPICS + rng.normal(0, 0.1)) / topics
     background = _colour(hue, 0.75, rng.uniform(0.55, 0.75))
     image = Image.new("RGB", (COVER_SIZE, COVER_SIZE), background)

@@ -1,6 +1,6 @@
-"""NineRec's files of one dataset out of a folder, an archive or a download, into one layout.
+"""Copy NineRec's files of one dataset from a folder, an archive or a URL into one layout.
 
-Written: `NAME_pair.csv`, `NAME_item.csv` and, when the source has covers, `NAME_cover.zip` (stored, `ITEM.jpg`).
+Written: `NAME_pair.csv`, `NAME_item.csv` and, if the source has covers, `NAME_cover.zip` (stored, `ITEM.jpg`).
 """
 
 import errno
@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -28,11 +29,14 @@ DAMAGED = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMA
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+Open = Callable[[], IO[bytes]]
+
+
 class Entry(NamedTuple):
     """A regular file of a source: its path there, and how to open it."""
 
     path: PurePosixPath
-    open: Callable[[], IO[bytes]]
+    open: Open
 
 
 def fetch(dataset: str, source: str, sha256: str, folder: Path) -> None:
@@ -64,26 +68,26 @@ def _locate(source: str, sha256: str) -> Path:
 
 @contextmanager
 def _readable(source: str) -> Iterator[None]:
-    """Turn what a damaged source, a full disk or a forbidden file raises into one InputError."""
+    """Turn the exceptions of a damaged source, a full disk or an unreadable file into one InputError."""
     try:
         yield
     except DAMAGED as error:
         reason = " ".join(str(error).split())  # tarfile gives one line for each format that it tried
         raise InputError(f"source: {source} is damaged or no archive ({reason:.60}): get it anew, run again") from error
-    except NotImplementedError as error:  # zipfile, of a method that it does not know
+    except NotImplementedError as error:  # zipfile, for an unknown compression method
         raise InputError(f"source: {source} is packed in a way that cannot be read ({error}): pack it anew") from error
     except OSError as error:
         if error.errno in NO_ROOM:
             raise InputError(
                 f"no room on the disk to unpack {source} ({error.strerror}): free some, run again"
             ) from error
-        if error.errno is None:  # gzip.BadGzipFile and its like
+        if error.errno is None:  # gzip.BadGzipFile and other errors that are not the system's
             raise InputError(f"source: {source} is damaged ({error}): get it anew, then run again") from error
         raise InputError(f"{error.filename or source}: {error.strerror}: mend it, then run again") from error
 
 
 def _collect(entries: Iterable[Entry], dataset: str, place: Path, folder: Path) -> None:
-    """One pass over the source into a spool, then the tables and the packed covers, sorted by name, into `folder`."""
+    """Copy the tables and the covers of `dataset` to `folder`, the covers packed in order of their item ids."""
     tables = {f"{dataset}_pair.csv", f"{dataset}_item.csv"}
     found: set[str] = set()
     others: set[str] = set()
@@ -118,9 +122,9 @@ def _collect(entries: Iterable[Entry], dataset: str, place: Path, folder: Path) 
             (spool / table).replace(folder / table)
 
 
-def _add_cover(covers: dict[str, Path], path: PurePosixPath, open_entry: Callable, spool: Path, place: Path) -> None:
+def _add_cover(covers: dict[str, Path], path: PurePosixPath, open_entry: Open, spool: Path, place: Path) -> None:
     _refuse_second(path.stem in covers, place, f"cover {path.name}")
-    covers[path.stem] = spool / str(len(covers))  # a number: ids that differ in case would meet on some disks
+    covers[path.stem] = spool / str(len(covers))  # a number, as some file systems ignore case in names
     _copy(open_entry, covers[path.stem])
 
 
@@ -131,13 +135,13 @@ def _refuse_second(seen: bool, place: Path, name: str) -> None:
         )
 
 
-def _copy(open_entry: Callable[[], IO[bytes]], target: Path) -> None:
+def _copy(open_entry: Open, target: Path) -> None:
     with open_entry() as reader, target.open("xb") as writer:
         shutil.copyfileobj(reader, writer)
 
 
 def _folder_entries(folder: Path) -> Iterator[Entry]:
-    """A user's own folder: links are followed (DVC and shared disks use them), each real folder once."""
+    """The files of a folder; symbolic links are followed (DVC and shared disks use them), each folder is read once."""
     seen = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -149,7 +153,11 @@ def _folder_entries(folder: Path) -> Iterator[Entry]:
         for name in sorted(files):
             path = Path(root) / name
             if not name.startswith("._"):
-                yield Entry(PurePosixPath(path.as_posix()), lambda path=path: path.open("rb"))
+                yield Entry(PurePosixPath(path.as_posix()), partial(_open_file, path))
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    return path.open("rb")
 
 
 def _raise(error: OSError) -> None:
@@ -167,7 +175,7 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
             if member.flag_bits & 1:
                 raise InputError(f"source: {path} is encrypted: unpack it, then set `source` to the folder")
             if not member.is_dir() and not stat.S_ISLNK(member.external_attr >> 16) and not name.name.startswith("._"):
-                yield Entry(name, lambda member=member: archive.open(member))
+                yield Entry(name, partial(archive.open, member))
 
 
 def _tar_entries(path: Path) -> Iterator[Entry]:
@@ -175,15 +183,22 @@ def _tar_entries(path: Path) -> Iterator[Entry]:
         for member in archive:
             name = _safe_name(path, member.name)
             if member.isreg() and not name.name.startswith("._"):
-                yield Entry(name, lambda member=member: archive.extractfile(member))  # type: ignore[misc]
+                yield Entry(name, partial(_open_member, archive, member))
         _check_end(archive)
 
 
+def _open_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(member)
+    assert file is not None  # None is for links and folders; this is a regular file
+    return file
+
+
 def _check_end(archive: tarfile.TarFile) -> None:
-    """tarfile takes a cut or garbled header for the end, silently; a real end is followed by zero bytes alone."""
+    """Raise ReadError unless only zero bytes follow: tarfile takes a damaged header for the end of the archive."""
     reader = archive.fileobj
+    assert reader is not None  # open for reading
     length = 0
-    while block := reader.read(1 << 20):  # type: ignore[union-attr]
+    while block := reader.read(1 << 20):
         length += len(block)
         if block.strip(b"\0"):
             raise tarfile.ReadError("a damaged header amid the archive")

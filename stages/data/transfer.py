@@ -1,4 +1,4 @@
-"""Archives over the network: resumable, checked, and kept in `.cache/downloads` for the next dataset."""
+"""Download archives with resume and checksum into `.cache/downloads`, where the next dataset finds them."""
 
 import hashlib
 import re
@@ -19,13 +19,13 @@ QUOTA_CURE = (
     "when Google Drive's quota is used up, wait a day, or download Downstream_datasets.tar.gz in a browser "
     "and set `source` to it"
 )
-CHUNK = 1 << 16  # bytes; what a cut leaves of an unfinished chunk is lost
+CHUNK = 1 << 16  # bytes written at a time; an unfinished chunk is lost when the connection breaks
 
 
 def download_official(sha256: str, url: str = OFFICIAL, retries: int = 5) -> Path:
-    """NineRec's own archive from Google Drive, through gdown, which keeps a `.part` and resumes it.
+    """Download NineRec's archive from Google Drive by gdown, which keeps a `.part` and resumes it.
 
-    Raises InputError when Drive refuses (quota), cannot be reached, or what arrived is not the archive.
+    Raises InputError when Drive refuses (quota) or cannot be reached, or when the file is not the archive.
     """
     target = cache_folder("downloads") / f"{_key(url)}-Downstream_datasets.tar.gz"
     with FileLock(f"{target}.lock"):  # two experiments of a queue must not write one .part
@@ -42,16 +42,16 @@ def download_official(sha256: str, url: str = OFFICIAL, retries: int = 5) -> Pat
 
 
 def download_url(url: str, sha256: str) -> Path:
-    """The archive behind an http(s) URL, resumed where an earlier run stopped.
+    """Download the archive at an http(s) URL, from where an earlier run stopped.
 
-    Raises InputError when the server is dead, refuses, or sends something else than an archive with that checksum.
+    Raises InputError when the server cannot be reached or refuses, or the file is no archive with that checksum.
     """
     name = re.sub(r"[^\w.-]", "_", Path(unquote(urlsplit(url).path)).name) or "archive"
     target = cache_folder("downloads") / f"{_key(url)}-{name[-80:]}"
     with FileLock(f"{target}.lock"):
         if not target.exists():
             part = target.with_name(f"{target.name}.part")
-            while not _continue(url, part):  # a cut transfer goes on as long as each attempt brings something
+            while not _continue(url, part):  # broken off: try again as long as each attempt adds bytes
                 pass
             part.replace(target)
             _etag_file(part).unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def check_sha256(path: Path, sha256: str) -> None:
 
 
 def is_zip(path: Path) -> bool:
-    """By the first bytes: a tar of stored zips would pass `zipfile.is_zipfile`, which looks at the end."""
+    """Whether the first bytes are a zip's; `zipfile.is_zipfile` looks at the end and accepts a tar of stored zips."""
     with path.open("rb") as file:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
@@ -86,7 +86,7 @@ def _sha256(path: Path) -> str:
 
 
 def _check_download(path: Path, sha256: str, origin: str, cure: str) -> None:
-    """Remove from the cache what is not an archive or has another checksum, so that the next run starts clean."""
+    """Raise InputError for a file that is no archive or has another checksum, and remove it from the cache."""
     try:
         if not _is_archive(path):
             with path.open("rb") as file:
@@ -103,7 +103,7 @@ def _check_download(path: Path, sha256: str, origin: str, cure: str) -> None:
 def _is_archive(path: Path) -> bool:
     try:
         return is_zip(path) or tarfile.is_tarfile(path)
-    except EOFError:  # the first bytes of a gzip file and no more
+    except EOFError:  # a gzip file cut within its first bytes
         return False
 
 
@@ -112,30 +112,30 @@ def _etag_file(part: Path) -> Path:
 
 
 def _continue(url: str, part: Path) -> bool:
-    """Ask for the bytes after those in `part`; True when it is complete, False when the transfer was cut again."""
+    """Request the bytes that `part` lacks; True when it is complete, False when the connection broke again."""
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity"}  # the file's own bytes, or Range means nothing
+    headers = {"Accept-Encoding": "identity"}  # Range counts the bytes of the file, not of a compressed body
     if have:
         headers["Range"] = f"bytes={have}-"
         if _etag_file(part).exists():
-            headers["If-Range"] = _etag_file(part).read_text(encoding="utf-8")  # else the server starts anew: 200
+            headers["If-Range"] = _etag_file(part).read_text(encoding="utf-8")  # a changed file is sent whole: 200
     try:
         with requests.get(url, headers=headers, stream=True, timeout=(10, 60)) as response:
             return _store(response, part, have)
     except requests.RequestException as error:
-        kept = part.stat().st_size if part.exists() else 0
-        if kept > have:
+        stored = part.stat().st_size if part.exists() else 0
+        if stored > have:
             return False
         reason = " ".join(str(error).split())
         raise InputError(
             f"source: {url} did not arrive ({reason:.200}): check the address and the network, then run again; "
-            f"{kept:,} bytes are kept"
+            f"{stored:,} bytes are stored"
         ) from error
 
 
 def _store(response: requests.Response, part: Path, have: int) -> bool:
-    """Append a 206 to `part`, or write a 200 from the start; RequestException when it ends early."""
-    if response.status_code == 416:  # nothing after our last byte: complete, or the file behind the URL has shrunk
+    """Append the body of a 206 to `part`, or write that of a 200; RequestException when the body ends early."""
+    if response.status_code == 416:  # no bytes after ours: `part` is complete, or the file at the URL is shorter now
         if response.headers.get("Content-Range", "") == f"bytes */{have}":
             return True
         part.unlink()
@@ -165,7 +165,7 @@ def _store(response: requests.Response, part: Path, have: int) -> bool:
 
 def _remember_etag(response: requests.Response, part: Path) -> None:
     etag = response.headers.get("ETag", "")
-    if etag and not etag.startswith("W/"):  # a weak one does not promise the same bytes
+    if etag and not etag.startswith("W/"):  # a weak ETag does not promise the same bytes
         _etag_file(part).write_text(etag, encoding="utf-8")
     else:
         _etag_file(part).unlink(missing_ok=True)

@@ -86,7 +86,7 @@ def rank_users(
     items = model.item_matrix()
     ranks = torch.zeros(2, len(targets), dtype=torch.int64, device=device)
     size = max(1, min(USERS_PER_BLOCK, SCORES_PER_BLOCK // items.shape[-2]))
-    blocks = history_batches(histories, max_length, size)
+    blocks = history_batches(histories, max_length=max_length, batch_users=size)
     for users, block in islice(blocks, distributed.rank(), None, distributed.world_size()):
         hidden = model.last_hidden(block.to(device))
         wanted = torch.from_numpy(targets[users].astype(np.int64)).to(device)

@@ -47,7 +47,7 @@ def test_a_bad_interaction_is_named_with_file_and_line(tmp_path: Path, text: str
     assert "\n" not in str(caught.value)
 
 
-def test_titles_keep_commas_quotes_and_emptiness(tmp_path: Path) -> None:
+def test_titles_with_commas_or_quotes_and_empty_titles_are_unchanged(tmp_path: Path) -> None:
     text = 'v1,"红,烧","He said ""hi"", twice"\nv2,,\nv3,null,NA\n\n'
     frame = read_items(write(tmp_path / "x_item.csv", text))
     assert frame.columns == ["raw_id", "title_zh", "title_en"]
@@ -73,13 +73,13 @@ def test_a_bad_item_is_named_with_file_and_line(tmp_path: Path, content: bytes, 
         read_items(path)
 
 
-def test_a_missing_file_says_which_stage_makes_it(tmp_path: Path) -> None:
+def test_a_missing_file_names_the_stage_that_writes_it(tmp_path: Path) -> None:
     for read in (read_items, lambda path: scan_pairs(path, pl.Series(["v1"]))):
         with pytest.raises(InputError, match="gone.csv is missing: run `dvc repro download`"):
             read(tmp_path / "gone.csv")
 
 
-def test_covers_are_written_without_dates_and_read_back_by_id(tmp_path: Path) -> None:
+def test_covers_are_written_with_a_fixed_date_and_found_by_item_id(tmp_path: Path) -> None:
     path = tmp_path / "x_cover.zip"
     write_covers(path, [("v1.jpg", b"one"), ("v2.5.jpg", b"two")])
     assert cover_ids(path) == {"v1", "v2.5"}

@@ -80,10 +80,10 @@ def test_popularity_is_skewed_and_habits_repeat_across_sub_topics(sample: Path) 
     assert counts[-12:].sum() > 5 * counts[:12].sum()
     steps = pairs.with_columns(next=pl.col("raw_item").shift(-1).over("raw_user")).drop_nulls()
     most_common = Counter(steps.select("raw_item", "next").rows()).most_common(1)[0][1]
-    assert most_common > 10  # chance alone: under 2,000 steps over 14,400 pairs
+    assert most_common > 10  # by chance: fewer than 2,000 steps over 14,400 pairs
 
 
 @pytest.mark.parametrize(("items", "topics", "key"), [(400, 13, "sample_topics"), (9, 2, "sample_items")])
-def test_an_impossible_sample_names_the_key(tmp_path: Path, items: int, topics: int, key: str) -> None:
+def test_sizes_that_the_sample_cannot_have_name_their_key(tmp_path: Path, items: int, topics: int, key: str) -> None:
     with pytest.raises(InputError, match=f"download.{key}"):
         write_sample(tmp_path, users=5, items=items, topics=topics, seed=1)

@@ -116,7 +116,7 @@ def test_links_in_archives_are_not_followed(tmp_path: Path) -> None:
         assert "has no X_item.csv" in failure(tmp_path, source)
 
 
-def test_linked_folders_of_the_user_are_followed_once(tmp_path: Path) -> None:
+def test_symbolic_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()
     (real / "X_pair.csv").write_bytes(b"p")
@@ -128,7 +128,7 @@ def test_linked_folders_of_the_user_are_followed_once(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == {"X_pair.csv": b"p", "X_item.csv": b"i"}
 
 
-def test_a_cut_archive_is_called_damaged_wherever_it_was_cut(tmp_path: Path) -> None:
+def test_a_truncated_archive_is_called_damaged_at_any_length(tmp_path: Path) -> None:
     big = FILES | {"down/X/X_cover/v3.jpg": hashlib.shake_256(b"").digest(9000)}
     for whole in (tar_bytes(big), tar_bytes(big, "w"), zip_bytes(big)):
         content_end = len(whole.rstrip(b"\0")) + 1
@@ -146,21 +146,21 @@ def test_a_garbled_tar_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
     assert "damaged header" in failure(tmp_path, "a.tar")
 
 
-def test_an_encrypted_zip_says_so(tmp_path: Path) -> None:
+def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     content = bytearray(zip_bytes({"X_pair.csv": b"", "X_item.csv": b""}))
     content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the central directory
     (tmp_path / "a.zip").write_bytes(content)
     assert "a.zip is encrypted" in failure(tmp_path, "a.zip")
 
 
-def test_a_zip_of_an_unknown_method_is_to_be_packed_anew(tmp_path: Path) -> None:
+def test_a_zip_with_an_unknown_compression_method_is_refused(tmp_path: Path) -> None:
     content = bytearray(zip_bytes({"X_pair.csv": b"", "X_item.csv": b""}))
     content[content.index(b"PK\x01\x02") + 10] = 97  # the method in the central directory
     (tmp_path / "a.zip").write_bytes(content)
     assert "a.zip is packed in a way that cannot be read" in failure(tmp_path, "a.zip")
 
 
-def test_a_web_page_a_missing_path_and_a_missing_member_say_so(tmp_path: Path) -> None:
+def test_a_web_page_a_missing_path_and_a_missing_member_are_named(tmp_path: Path) -> None:
     (tmp_path / "page.tar.gz").write_bytes(b"<!DOCTYPE html><title>Quota exceeded</title>" * 20)
     assert "page.tar.gz is damaged or no archive" in failure(tmp_path, "page.tar.gz")
     assert "nowhere is no folder or archive" in failure(tmp_path, "nowhere")
@@ -196,7 +196,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` with Range, but each answer ends after `cut` bytes."""
+    """A server of `content` with support for Range whose answers break off after `cut` bytes."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -244,21 +244,23 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def kept(tmp_path: Path) -> list[str]:
+def downloads(tmp_path: Path) -> list[str]:
     return [file.name[17:] for file in (tmp_path / ".cache/downloads").iterdir() if file.suffix != ".lock"]
 
 
-def test_a_cut_transfer_is_resumed_and_the_archive_kept_for_the_next_dataset(tmp_path: Path, server: Server) -> None:
+def test_a_broken_transfer_is_resumed_and_the_archive_is_cached_for_the_next_dataset(
+    tmp_path: Path, server: Server
+) -> None:
     server.cut = 800_000
     fetch("X", server.url, hashlib.sha256(server.content).hexdigest(), tmp_path / "out")
     check_x(tmp_path / "out")
     assert server.ranges == [None, "bytes=786432-", "bytes=1572864-"]  # whole chunks of 64 KiB
-    assert kept(tmp_path) == ["archive.tar.gz"]
+    assert downloads(tmp_path) == ["archive.tar.gz"]
     fetch("X", server.url, "", tmp_path / "again")
     assert len(server.ranges) == 3
 
 
-def test_a_dead_server_keeps_the_part_and_a_later_run_goes_on(tmp_path: Path, server: Server) -> None:
+def test_a_failing_server_leaves_the_part_and_a_later_run_resumes_it(tmp_path: Path, server: Server) -> None:
     server.cut = 9000
     part = tmp_path / ".cache/downloads" / f"{hashlib.sha256(server.url.encode()).hexdigest()[:16]}-archive.tar.gz.part"
     part.parent.mkdir(parents=True)
@@ -266,14 +268,14 @@ def test_a_dead_server_keeps_the_part_and_a_later_run_goes_on(tmp_path: Path, se
     server.status = 503
     assert "answered 503" in failure(tmp_path, server.url)
     server.status, server.cut = 0, 0
-    assert "5,000 bytes are kept" in failure(tmp_path, server.url)
+    assert "5,000 bytes are stored" in failure(tmp_path, server.url)
     server.cut = len(server.content)
     fetch("X", server.url, "", tmp_path / "out")
     assert server.ranges[-1] == "bytes=5000-"
     check_x(tmp_path / "out")
 
 
-def test_a_complete_part_needs_no_more_bytes(tmp_path: Path, server: Server) -> None:
+def test_a_complete_part_is_used_without_further_bytes(tmp_path: Path, server: Server) -> None:
     part = tmp_path / ".cache/downloads" / f"{hashlib.sha256(server.url.encode()).hexdigest()[:16]}-archive.tar.gz.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(server.content)
@@ -290,21 +292,21 @@ def test_a_file_that_changed_on_the_server_is_fetched_from_its_start(tmp_path: P
     check_x(tmp_path / "out")
 
 
-def test_a_wrong_checksum_or_a_page_leaves_nothing_in_the_cache(tmp_path: Path, server: Server) -> None:
+def test_a_wrong_checksum_or_a_web_page_leaves_nothing_in_the_cache(tmp_path: Path, server: Server) -> None:
     assert "download.sha256 expects" in failure(tmp_path, server.url, "0" * 64)
-    assert kept(tmp_path) == []
+    assert downloads(tmp_path) == []
     server.content = b"<!DOCTYPE html>" * 100
     server.cut = len(server.content)
     assert "sent no archive, it starts with b'<!DOCTYPE html>" in failure(tmp_path, server.url)
-    assert kept(tmp_path) == []
+    assert downloads(tmp_path) == []
 
 
-def test_a_server_that_is_not_there_says_what_to_check(tmp_path: Path, server: Server) -> None:
+def test_an_unreachable_server_names_address_and_network(tmp_path: Path, server: Server) -> None:
     server.server_close()
     assert "check the address and the network" in failure(tmp_path, "http://127.0.0.1:1/a.zip")
 
 
-def test_gdown_resumes_checks_and_reports(tmp_path: Path, server: Server) -> None:
+def test_the_official_archive_is_resumed_and_checked(tmp_path: Path, server: Server) -> None:
     server.cut = 800_000
     with pytest.raises(InputError, match="official archive did not arrive .*set `source` to it"):
         download_official("", server.url, retries=0)
