@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from stages.data.ninerec import cover_ids
+from stages.data.columns import Wanted
+from stages.data.covers import cover_ids
+from stages.data.fetch import fetch
 from stages.data.sample import write_sample
-from stages.data.source import fetch
 from stages.errors import run_stage
 from stages.files import atomic, write_json
 from stages.params import load_params
@@ -22,7 +23,8 @@ def main() -> None:
             d = params.download
             write_sample(folder, users=d.sample_users, items=d.sample_items, topics=d.sample_topics, seed=params.seed)
         else:
-            fetch(params.dataset, params.source, params.download.sha256, folder)
+            wanted = Wanted(**params.columns.model_dump())
+            fetch(params.dataset, params.source, params.download.sha256, wanted, folder)
     files = sorted(RAW.iterdir())
     metrics = {
         "dataset": params.dataset,

@@ -19,6 +19,7 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]  # an empty YAML value is None
+ColumnName = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value).strip())]
 
 MODALITIES = ("id", "text", "image")
 ABLATIONS = ("imse", "cmse", "mmsd", "concl", "lora", "l2norm")
@@ -38,6 +39,15 @@ class DownloadParams(Section):
 
 class SplitParams(Section):
     min_interactions: Annotated[int, Field(ge=3, strict=True)]  # users with fewer are dropped (leave-one-out needs 3)
+
+
+class ColumnsParams(Section):
+    """Names of columns in the files of `source` (numbers from 1 where there is no header); empty = told from names."""
+
+    user: ColumnName
+    item: ColumnName
+    time: ColumnName
+    title: ColumnName
 
 
 class PairsParams(Section):
@@ -141,6 +151,7 @@ class Params(Section):
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     download: DownloadParams
+    columns: ColumnsParams
     split: SplitParams
     pairs: PairsParams
     ollama: OllamaParams

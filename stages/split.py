@@ -3,8 +3,9 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from stages.data.covers import cover_ids
 from stages.data.leave_one_out import split_leave_one_out, summarise
-from stages.data.ninerec import cover_ids, read_items, scan_pairs
+from stages.data.ninerec import read_items, scan_pairs
 from stages.errors import run_stage
 from stages.files import write_json, write_parquet
 from stages.params import load_params
@@ -20,7 +21,7 @@ def main() -> None:
     params = load_params()
     items = read_items(RAW / f"{params.dataset}_item.csv")
     file = RAW / f"{params.dataset}_pair.csv"
-    pairs = scan_pairs(file, items["raw_id"])
+    pairs = scan_pairs(file)
     covers = cover_ids(RAW / f"{params.dataset}_cover.zip")
     parts = 1 + file.stat().st_size // PART_BYTES
     OUTPUT.mkdir(parents=True, exist_ok=True)

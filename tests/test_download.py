@@ -49,8 +49,21 @@ def test_a_failed_download_leaves_the_earlier_folder_as_it_was() -> None:
     download.main()
     before = {file: file.read_bytes() for file in Path("artifacts").rglob("*.*")}
     Path("half").mkdir()
-    Path("half/My_Set_pair.csv").write_text("v1,u1,1\n")
+    Path("half/My_Set_item.csv").write_text("v1,a,b\n")
     set_params(dataset="My_Set", source="half")
-    with pytest.raises(InputError, match="has no My_Set_item.csv"):
+    with pytest.raises(InputError, match="has no My_Set_pair.csv"):
         download.main()
     assert {file: file.read_bytes() for file in Path("artifacts").rglob("*.*")} == before
+
+
+def test_columns_of_params_are_used() -> None:
+    Path("mine").mkdir()
+    Path("mine/My_Set_pair.csv").write_text("wer,was,wann\nu1,v1,5\n")
+    set_params(dataset="My_Set", source="mine", columns={"user": "wer", "item": "was", "time": "wann", "title": None})
+    download.main()
+    assert Path("artifacts/raw/My_Set_pair.csv").read_text() == "v1,u1,5\n"
+    assert Path("artifacts/raw/My_Set_item.csv").read_text() == "v1,,\n"
+    Path("mine/My_Set_pair.csv").write_text("7,8,5\n")
+    set_params(dataset="My_Set", source="mine", columns={"user": 1, "item": 2, "time": None, "title": None})
+    download.main()
+    assert Path("artifacts/raw/My_Set_pair.csv").read_text() == "8,7,5\n"

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from stages.data.ninerec import write_covers
+from stages.data.covers import write_covers
 from stages.errors import InputError
 
 # A topic and its four sub-topics, in Chinese and in English.

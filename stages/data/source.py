@@ -1,7 +1,4 @@
-"""Copy NineRec's files of one dataset from a folder, an archive or a URL into one layout.
-
-Written: `NAME_pair.csv`, `NAME_item.csv` and, if the source has covers, `NAME_cover.zip` (stored, `ITEM.jpg`).
-"""
+"""The files of a source: a folder, a tar or zip archive, a URL of one, or a single table."""
 
 import errno
 import lzma
@@ -9,10 +6,9 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -20,15 +16,13 @@ from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
-from stages.data.ninerec import write_covers
-from stages.data.transfer import check_sha256, download_official, download_url, is_zip
+from stages.data.tables import table_suffix
+from stages.data.transfer import check_sha256, download_official, download_url, is_archive, is_zip
 from stages.errors import InputError
 from stages.files import user_path
 
 DAMAGED = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 Open = Callable[[], IO[bytes]]
 
 
@@ -39,19 +33,11 @@ class Entry(NamedTuple):
     open: Open
 
 
-def fetch(dataset: str, source: str, sha256: str, folder: Path) -> None:
-    """Write the files of `dataset` found in `source` into `folder` (which the caller makes atomic).
+def locate(source: str, sha256: str) -> Path:
+    """The folder or file that `source` means, downloaded if need be; '' is NineRec's official archive.
 
-    source: a folder, a tar or zip archive, an http(s) URL of one, or '' for NineRec's official archive.
-    Raises InputError, naming the source, when it is missing, damaged, unsafe, or lacks the dataset's files.
+    Raises InputError when it is missing or has another checksum.
     """
-    with _readable(source or "NineRec's official archive"):
-        place = _locate(source, sha256)
-        entries = _folder_entries(place) if place.is_dir() else _archive_entries(place)
-        _collect(tqdm(entries, desc=f"unpack {place.name}", unit=" files", disable=None), dataset, place, folder)
-
-
-def _locate(source: str, sha256: str) -> Path:
     if not source:
         return download_official(sha256)
     if source.startswith(("https://", "http://")):
@@ -67,7 +53,7 @@ def _locate(source: str, sha256: str) -> Path:
 
 
 @contextmanager
-def _readable(source: str) -> Iterator[None]:
+def readable(source: str) -> Iterator[None]:
     """Turn the exceptions of a damaged source, a full disk or an unreadable file into one InputError."""
     try:
         yield
@@ -81,63 +67,40 @@ def _readable(source: str) -> Iterator[None]:
             raise InputError(
                 f"no room on the disk to unpack {source} ({error.strerror}): free some, run again"
             ) from error
-        if error.errno is None:  # gzip.BadGzipFile and other errors that are not the system's
-            raise InputError(f"source: {source} is damaged ({error}): get it anew, then run again") from error
+        if error.errno is None:  # gzip.BadGzipFile, pyarrow and other errors that are not the system's
+            reason = " ".join(str(error).split())
+            raise InputError(f"source: {source} is damaged ({reason:.100}): get it anew, then run again") from error
         raise InputError(f"{error.filename or source}: {error.strerror}: mend it, then run again") from error
 
 
-def _collect(entries: Iterable[Entry], dataset: str, place: Path, folder: Path) -> None:
-    """Copy the tables and the covers of `dataset` to `folder`, the covers packed in order of their item ids."""
-    tables = {f"{dataset}_pair.csv", f"{dataset}_item.csv"}
-    found: set[str] = set()
-    others: set[str] = set()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        spool = Path(name)
-        covers: dict[str, Path] = {}
-        for path, open_entry in entries:
-            if path.name in tables:
-                _refuse_second(path.name in found, place, path.name)
-                found.add(path.name)
-                _copy(open_entry, spool / path.name)
-            elif path.parent.name == f"{dataset}_cover" and path.suffix.lower() == ".jpg":
-                _add_cover(covers, path, open_entry, spool, place)
-            elif path.name == f"{dataset}_cover.zip":
-                packed = spool / path.name
-                _refuse_second(packed.exists(), place, path.name)
-                _copy(open_entry, packed)
-                for cover in _zip_entries(packed):
-                    if cover.path.suffix.lower() == ".jpg":
-                        _add_cover(covers, cover.path, cover.open, spool, place)
-            elif path.name.endswith("_pair.csv"):
-                others.add(path.name.removesuffix("_pair.csv"))
-        if missing := sorted(tables - found):
-            has = f"it holds {', '.join(sorted(others))}" if others else "it holds no NAME_pair.csv"
-            raise InputError(f"source: {place} has no {missing[0]} ({has}): mend `dataset` or `source`")
-        if covers:
-            packing = ((f"{item}.jpg", covers[item].read_bytes()) for item in sorted(covers))
-            write_covers(spool / "packed", packing)
-            (spool / "packed").replace(folder / f"{dataset}_cover.zip")
-        for table in tables:
-            (spool / table).replace(folder / table)
+def list_paths(place: Path) -> list[PurePosixPath]:
+    """The paths of all files in a folder, in an archive (read to its end, so that damage is found), or of one table."""
+    return [entry.path for entry in tqdm(_entries(place), desc=f"list {place.name}", unit=" files", disable=None)]
 
 
-def _add_cover(covers: dict[str, Path], path: PurePosixPath, open_entry: Open, spool: Path, place: Path) -> None:
-    _refuse_second(path.stem in covers, place, f"cover {path.name}")
-    covers[path.stem] = spool / str(len(covers))  # a number, as some file systems ignore case in names
-    _copy(open_entry, covers[path.stem])
+def extract(place: Path, paths: Collection[PurePosixPath], spool: Path) -> dict[PurePosixPath, Path]:
+    """{path: file on this disk}, copied into `spool` unless the source is a folder."""
+    wanted = set(paths)
+    if place.is_dir():
+        return {path: place / path for path in wanted}
+    files: dict[PurePosixPath, Path] = {}
+    spool.mkdir(parents=True, exist_ok=True)
+    for number, entry in enumerate(tqdm(_entries(place), desc=f"unpack {place.name}", unit=" files", disable=None)):
+        if entry.path in wanted:
+            files[entry.path] = spool / str(number)  # as some file systems ignore case in names
+            with entry.open() as reader, files[entry.path].open("xb") as writer:
+                shutil.copyfileobj(reader, writer)
+    return files
 
 
-def _refuse_second(seen: bool, place: Path, name: str) -> None:
-    if seen:
-        raise InputError(
-            f"source: {place} has {name} twice: remove one, or set `source` to the folder of the right one"
-        )
-
-
-def _copy(open_entry: Open, target: Path) -> None:
-    with open_entry() as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer)
+def _entries(place: Path) -> Iterator[Entry]:
+    if place.is_dir():
+        return _folder_entries(place)
+    if is_zip(place):
+        return _zip_entries(place)
+    if table_suffix(PurePosixPath(place.name)) and not is_archive(place):
+        return iter([Entry(PurePosixPath(place.name), partial(_open_file, place))])
+    return _tar_entries(place)
 
 
 def _folder_entries(folder: Path) -> Iterator[Entry]:
@@ -152,8 +115,8 @@ def _folder_entries(folder: Path) -> Iterator[Entry]:
         seen.add(real)
         for name in sorted(files):
             path = Path(root) / name
-            if not name.startswith("._"):
-                yield Entry(PurePosixPath(path.as_posix()), partial(_open_file, path))
+            if _counts(name):
+                yield Entry(PurePosixPath(path.relative_to(folder).as_posix()), partial(_open_file, path))
 
 
 def _open_file(path: Path) -> IO[bytes]:
@@ -164,8 +127,9 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _archive_entries(path: Path) -> Iterator[Entry]:
-    return _zip_entries(path) if is_zip(path) else _tar_entries(path)
+def _counts(name: str) -> bool:
+    """Whether a file is the user's: macOS puts ._NAME beside NAME."""
+    return not name.startswith(".")
 
 
 def _zip_entries(path: Path) -> Iterator[Entry]:
@@ -174,7 +138,7 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
             name = _safe_name(path, member.filename)
             if member.flag_bits & 1:
                 raise InputError(f"source: {path} is encrypted: unpack it, then set `source` to the folder")
-            if not member.is_dir() and not stat.S_ISLNK(member.external_attr >> 16) and not name.name.startswith("._"):
+            if not member.is_dir() and not stat.S_ISLNK(member.external_attr >> 16) and _counts(name.name):
                 yield Entry(name, partial(archive.open, member))
 
 
@@ -182,7 +146,7 @@ def _tar_entries(path: Path) -> Iterator[Entry]:
     with tarfile.open(path, "r:*") as archive:
         for member in archive:
             name = _safe_name(path, member.name)
-            if member.isreg() and not name.name.startswith("._"):
+            if member.isreg() and _counts(name.name):
                 yield Entry(name, partial(_open_member, archive, member))
         _check_end(archive)
 

@@ -88,7 +88,7 @@ def _sha256(path: Path) -> str:
 def _check_download(path: Path, sha256: str, origin: str, cure: str) -> None:
     """Raise InputError for a file that is no archive or has another checksum, and remove it from the cache."""
     try:
-        if not _is_archive(path):
+        if not is_archive(path):
             with path.open("rb") as file:
                 start = file.read(40)
             raise InputError(f"source: {origin} sent no archive, it starts with {start!r}{cure}")
@@ -100,7 +100,8 @@ def _check_download(path: Path, sha256: str, origin: str, cure: str) -> None:
         print(f"{path.name}: SHA-256 {_sha256(path)} (set download.sha256 to it to have it checked)")
 
 
-def _is_archive(path: Path) -> bool:
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip or a tar, compressed or not."""
     try:
         return is_zip(path) or tarfile.is_tarfile(path)
     except EOFError:  # a gzip file cut within its first bytes

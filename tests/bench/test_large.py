@@ -18,7 +18,7 @@ def workspace(tmp_path_factory):
 def test_the_dataset_has_ninerec_s_layout_and_its_popularity_follows_zipf(workspace):
     raw = workspace / "artifacts" / "raw"
     items = read_items(raw / "large_item.csv")
-    pairs = scan_pairs(raw / "large_pair.csv", items["raw_id"]).collect()
+    pairs = scan_pairs(raw / "large_pair.csv").collect()
     assert (items.height, pairs.height) == (1000, 20_000)
     counts = pairs["raw_item"].value_counts().sort("count", descending=True)["count"]
     assert counts[:10].sum() / counts.sum() == pytest.approx(1 / 3, abs=0.03)  # log 10 / log 1000

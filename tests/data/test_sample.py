@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from stages.data.ninerec import cover_ids, read_items, scan_pairs
+from stages.data.covers import cover_ids
+from stages.data.ninerec import read_items, scan_pairs
 from stages.data.sample import TOPICS, write_sample
 from stages.errors import InputError
 
@@ -24,7 +25,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pairs_of(folder: Path) -> pl.DataFrame:
-    return scan_pairs(folder / NAMES[0], read_items(folder / NAMES[1])["raw_id"]).collect()
+    return scan_pairs(folder / NAMES[0]).collect()
 
 
 def test_the_same_arguments_give_the_same_bytes_and_another_seed_others(sample: Path, tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from stages.data.source import fetch
+from stages.data.columns import Wanted
+from stages.data.fetch import fetch as fetch_columns
 from stages.data.transfer import download_official
 from stages.errors import InputError
 
 FILES = {
     "down/X/X_pair.csv": b"v1,u1,1\n",
-    "down/X/X_item.csv": b"v1,a,b\n",
+    "down/X/X_item.csv": b"v1,a,b\nv2,c,d\n",
     "down/X/X_cover/v2.jpg": b"two",
     "down/X/X_cover/v1.jpg": b"one",
     "down/X/._X_pair.csv": b"junk",
@@ -31,6 +32,10 @@ FILES = {
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def fetch(dataset: str, source: str, sha256: str, folder: Path) -> None:
+    fetch_columns(dataset, source, sha256, Wanted(), folder)
 
 
 def tar_bytes(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
@@ -88,7 +93,7 @@ def test_every_kind_of_source_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_source_without_covers_writes_no_cover_zip(tmp_path: Path) -> None:
-    (tmp_path / "a.zip").write_bytes(zip_bytes({"X_pair.csv": b"", "X_item.csv": b""}))
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"X_pair.csv": b"v1,u1,1\n", "X_item.csv": b"v1,a,b\n"}))
     fetch("X", str(tmp_path / "a.zip"), "", tmp_path / "out")
     assert sorted(contents(tmp_path / "out")) == ["X_item.csv", "X_pair.csv"]
 
@@ -109,23 +114,23 @@ def test_links_in_archives_are_not_followed(tmp_path: Path) -> None:
             member.type, member.linkname = kind, str(tmp_path / "secret")
             archive.addfile(member)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        member = zipfile.ZipInfo("X_item.csv")
+        member = zipfile.ZipInfo("X_pair.csv")
         member.create_system, member.external_attr = 3, 0o120777 << 16
         archive.writestr(member, str(tmp_path / "secret"))
     for source in ("a.tar", "a.zip"):
-        assert "has no X_item.csv" in failure(tmp_path, source)
+        assert "has no X_pair.csv" in failure(tmp_path, source)
 
 
 def test_symbolic_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()
-    (real / "X_pair.csv").write_bytes(b"p")
-    (real / "X_item.csv").write_bytes(b"i")
+    (real / "X_pair.csv").write_bytes(b"v1,u1,1\n")
+    (real / "X_item.csv").write_bytes(b"v1,a,b\n")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "link").symlink_to(real)
     (real / "loop").symlink_to(real)
     fetch("X", "mine", "", tmp_path / "out")
-    assert contents(tmp_path / "out") == {"X_pair.csv": b"p", "X_item.csv": b"i"}
+    assert contents(tmp_path / "out") == {"X_pair.csv": b"v1,u1,1\n", "X_item.csv": b"v1,a,b\n"}
 
 
 def test_a_truncated_archive_is_called_damaged_at_any_length(tmp_path: Path) -> None:
@@ -165,7 +170,7 @@ def test_a_web_page_a_missing_path_and_a_missing_member_are_named(tmp_path: Path
     assert "page.tar.gz is damaged or no archive" in failure(tmp_path, "page.tar.gz")
     assert "nowhere is no folder or archive" in failure(tmp_path, "nowhere")
     (tmp_path / "a.zip").write_bytes(zip_bytes({"Y_pair.csv": b""}))
-    assert "has no X_item.csv (it holds Y): mend `dataset`" in failure(tmp_path, "a.zip")
+    assert "has no X_pair.csv (it holds Y): mend `dataset`" in failure(tmp_path, "a.zip")
 
 
 def test_a_file_found_twice_is_ambiguous(tmp_path: Path) -> None:

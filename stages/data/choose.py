@@ -1,0 +1,143 @@
+"""Which files of a source are the interactions, the items and the covers of a dataset: told from their names."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import PurePosixPath
+
+from stages.data.tables import table_suffix
+from stages.errors import InputError
+
+INTERACTIONS = {
+    "pair", "pairs", "inter", "interaction", "interactions", "rating", "ratings", "review", "reviews", "event",
+    "events", "log", "logs", "click", "clicks", "behavior", "behaviors", "behaviour", "behaviours", "purchases", 
+    "orders", "transactions", "history", "histories",
+}  # fmt: skip
+ITEMS = {
+    "item", "items", "title", "titles", "movie", "movies", "meta", "metadata", "product", "products", "catalog",
+    "catalogue", "article", "articles", "book", "books", "video", "videos", "goods", "news",
+}  # fmt: skip
+COVERS = {"cover", "covers", "image", "images"}
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+NINEREC = re.compile(r"(.+)_(?:pair|item|cover)$")
+EXACT = {"u.data": "interactions", "u.item": "items"}  # MovieLens 100K
+BY_SUFFIX = {".inter": "interactions", ".item": "items"}  # RecBole
+
+
+@dataclass
+class Files:
+    """Paths of a source by what they are: `tables[role]` from the best candidates to the last resort."""
+
+    tables: dict[str, list[list[PurePosixPath]]]
+    unknown: list[PurePosixPath]  # tables whose names tell nothing
+    covers: list[PurePosixPath] = field(default_factory=list)  # images
+    cover_archives: list[PurePosixPath] = field(default_factory=list)
+    other_datasets: set[str] = field(default_factory=set)
+
+
+def choose_files(paths: Iterable[PurePosixPath], dataset: str) -> Files:
+    """Sort the files of a source. Those that carry another dataset's name in NineRec's way are left out."""
+    files = Files({"interactions": [[], []], "items": [[], []]}, [])
+    images: dict[bool, list[PurePosixPath]] = {True: [], False: []}
+    archives: dict[bool, list[PurePosixPath]] = {True: [], False: []}
+    for path in paths:
+        if other := _other_dataset(path, dataset):
+            files.other_datasets.add(other)
+        elif path.suffix.lower() in image_suffixes():
+            images[any(_is_cover_name(part, dataset) for part in path.parts[:-1])].append(path)
+        elif path.name.lower().endswith(ARCHIVES):
+            stem = _stem(path)
+            if _is_cover_name(stem, dataset) or stem.lower() in COVERS:
+                archives[_is_cover_name(stem, dataset)].append(path)
+        elif table_suffix(path):
+            role, named = _role(path, dataset)
+            if role:
+                files.tables[role][0 if named else 1].append(path)
+            else:
+                files.unknown.append(path)
+    named = bool(images[True] or archives[True])
+    files.covers, files.cover_archives = images[named], archives[named]
+    return files
+
+
+def pick_one(files: Files, role: str, is_role: Callable[[PurePosixPath], bool]) -> PurePosixPath | None:
+    """The file of a role: named after the dataset, else named after the role, else the only one that looks like it.
+
+    is_role: whether the columns of a file are those of the role. Raises InputError when several would do.
+    """
+    for candidates in files.tables[role]:
+        if len(candidates) > 1:
+            raise _several(candidates, role)
+        if candidates:
+            return candidates[0]
+    candidates = [path for path in files.unknown if is_role(path)]
+    if len(candidates) > 1:
+        raise _several(candidates, role)
+    return candidates[0] if candidates else None
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Suffixes of the images that Pillow opens."""
+    from PIL import Image  # not needed where there are no files to choose from
+
+    return frozenset(suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN)
+
+
+def _several(candidates: list[PurePosixPath], role: str) -> InputError:
+    names = ", ".join(path.as_posix() for path in sorted(candidates)[:6]) + (" …" if len(candidates) > 6 else "")
+    if len({path.name for path in candidates}) == 1:
+        return InputError(f"source has {candidates[0].name} twice ({names}): remove one, or set `source` to its folder")
+    return InputError(
+        f"source has several files that could be the {role}: {names}: keep one, or name it DATASET_"
+        f"{'pair' if role == 'interactions' else 'item'}.csv"
+    )
+
+
+def _role(path: PurePosixPath, dataset: str) -> tuple[str, bool]:
+    """'interactions', 'items' or '', and whether the file is named after the dataset."""
+    words, own = _words(_stem(path)), _words(dataset)
+    named = words[: len(own)] == own or words[-len(own) :] == own
+    if named:
+        words = words[len(own) :] if words[: len(own)] == own else words[: -len(own)]
+    suffix = table_suffix(path)
+    role = EXACT.get(path.name.lower()) or BY_SUFFIX.get(suffix)
+    if not role:
+        is_interactions, is_items = bool(INTERACTIONS & set(words)), bool(ITEMS & set(words))
+        if is_interactions != is_items:
+            role = "interactions" if is_interactions else "items"
+        elif named and not words:
+            role = "interactions"  # Amazon's reviews of a category
+    return role or "", named
+
+
+def _other_dataset(path: PurePosixPath, dataset: str) -> str:
+    """The name that a file or its folder of covers has from another dataset, in NineRec's way; '' without one."""
+    for name in (_stem(path), *(part for part in path.parts[:-1] if part.endswith("_cover"))):
+        match = NINEREC.fullmatch(name)
+        if match and _words(match[1]) != _words(dataset):
+            return match[1]
+    return ""
+
+
+def _is_cover_name(name: str, dataset: str) -> bool:
+    words, own = _words(name), _words(dataset)
+    return len(words) == len(own) + 1 and words[: len(own)] == own and words[-1] in COVERS
+
+
+def _stem(path: PurePosixPath) -> str:
+    name = path.name
+    while (short := PurePosixPath(name).stem) != name and PurePosixPath(name).suffix.lower() in _KNOWN_SUFFIXES:
+        name = short
+    return name
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", name.lower()) if word]
+
+
+_KNOWN_SUFFIXES = {
+    ".gz", ".zst", ".zstd", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".csv", ".tsv", ".txt", ".dat", ".data", ".inter",
+    ".item", ".json", ".jsonl", ".ndjson", ".parquet", ".pq",
+}  # fmt: skip

@@ -1,0 +1,174 @@
+"""Which column of a table is the user, the item, the time and the title: by the params, or by the names people use."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from stages.errors import InputError
+
+# Names without case, spaces and punctuation.
+USER = {
+    "user", "userid", "uid", "reviewerid", "customer", "customerid", "visitorid", "memberid", "accountid", "buyerid",
+    "viewerid", "listenerid", "readerid", "playerid", "profileid",
+}  # fmt: skip
+ITEM = {
+    "item", "itemid", "iid", "parentasin", "asin", "movie", "movieid", "product", "productid", "video", "videoid",
+    "book", "bookid", "article", "articleid", "newsid", "song", "songid", "track", "trackid", "artistid", "goodsid",
+    "sku", "skuid", "isbn", "businessid", "gmapid", "restaurantid", "recipeid", "gameid", "appid", "courseid", "poiid",
+}  # fmt: skip
+TIME = {
+    "timestamp", "time", "ts", "date", "datetime", "unixtime", "unixtimestamp", "unixreviewtime", "createdat",
+    "eventtime", "ratedat", "timestampms", "datetimestamp",
+}  # fmt: skip
+TITLE = {
+    "title", "titles", "name", "itemtitle", "itemname", "producttitle", "productname", "movietitle", "moviename",
+    "booktitle", "videotitle", "articletitle", "songtitle", "trackname", "gametitle", "coursename", "businessname",
+}  # fmt: skip
+TITLE_ZH = {"titlezh", "titlecn", "zh", "chinesetitle", "titlechinese", "namezh", "namecn", "zhtitle", "cntitle"}
+TITLE_EN = {"titleen", "en", "englishtitle", "titleenglish", "nameen", "entitle"}
+OTHER_COLUMN = {
+    "parentasin": {"asin"}
+}  # Amazon's parent_asin joins variants of a product; its item files have no other
+LAYOUTS = {  # MovieLens' files without a header
+    "ratings.dat": ("user_id", "item_id", "rating", "timestamp"),
+    "movies.dat": ("item_id", "title"),
+    "u.data": ("user_id", "item_id", "rating", "timestamp"),
+    "u.item": ("item_id", "title"),
+}
+RECBOLE_TYPE = re.compile(r":(token|float|token_seq|float_seq)$")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The params `columns`: names (or numbers from 1 where there is no header), empty = to be guessed."""
+
+    user: str = ""
+    item: str = ""
+    time: str = ""
+    title: str = ""
+
+    def names(self) -> set[str]:
+        """The names that are given."""
+        return {name for name in (self.user, self.item, self.time, self.title) if name}
+
+
+@dataclass(frozen=True)
+class InteractionColumns:
+    """Columns of the interactions; `user` and `item` are '' where only the values can tell which is which."""
+
+    user: str
+    item: str
+    time: str
+    title: str  # '' unless params name it: in a file of reviews `title` is the review's
+
+
+@dataclass(frozen=True)
+class ItemColumns:
+    """Columns of the items' file; '' for a title that it does not have."""
+
+    item: str
+    title_zh: str
+    title_en: str
+
+
+def plain(name: str) -> str:
+    """A column name without RecBole's type, case, spaces and punctuation."""
+    return re.sub(r"[\W_]", "", RECBOLE_TYPE.sub("", name.strip()).lower())
+
+
+def is_header(cells: Sequence[str], wanted: Wanted) -> bool:
+    """Whether a first row holds column names: one that params give, a RecBole type, or two names that we know."""
+    given = {name for name in wanted.names() if not name.isdigit()}
+    if any(RECBOLE_TYPE.search(cell) or cell.strip() in given for cell in cells):
+        return True
+    known = USER | ITEM | TIME | TITLE | TITLE_ZH | TITLE_EN
+    return sum(plain(cell) in known for cell in cells) >= min(2, len(cells))
+
+
+def looks_like(role: str, names: Sequence[str], wanted: Wanted) -> bool:
+    """Whether a table with a header has the columns of `interactions` or of `items`."""
+    has_user = any(name == wanted.user or plain(name) in USER for name in names)
+    has_item = any(name == wanted.item or plain(name) in ITEM or plain(name) == "id" for name in names)
+    return has_item and has_user == (role == "interactions")
+
+
+def interaction_columns(names: Sequence[str], wanted: Wanted, *, header: bool, file: str) -> InteractionColumns:
+    """Columns of the file of interactions.
+
+    Without a header and without params the third of three columns is the time, as in NineRec's files, and the values
+    have to tell user from item. Raises InputError, naming the param that helps, where it is not certain.
+    """
+    for role in ("user", "item", "time"):
+        name = getattr(wanted, role)
+        if name and name not in names and (role != "item" or not header):
+            raise InputError(f"columns.{role}={name}: {file} has no such column, it has {_listed(names)}")
+    if not header and len(names) == 3:
+        time = wanted.time or names[2]
+        first, second = (name for name in names if name != time)
+        other = {first: second, second: first, "": ""}
+        user, item = wanted.user or other.get(wanted.item, ""), wanted.item or other.get(wanted.user, "")
+        return InteractionColumns(user, item, time, "")
+    found = {}
+    for role, known in (("user", USER), ("item", ITEM), ("time", TIME)):
+        given = getattr(wanted, role)
+        found[role] = given if given in names else _only(role, names, known, file)
+    if len(set(found.values())) != 3:
+        raise InputError(
+            f"{file}: user, item and time must be three columns, not {_listed(found.values())}: mend `columns`"
+        )
+    return InteractionColumns(**found, title=wanted.title if wanted.title in names else "")
+
+
+def item_columns(names: Sequence[str], wanted: Wanted, *, like: str, file: str) -> ItemColumns:
+    """Columns of the file of items; like: the name of the item column in the interactions.
+
+    Without a header: id and title, or NineRec's id, Chinese title, English title if the file is called NAME_item.
+    Raises InputError, naming the param that helps, where it is not certain.
+    """
+    numbered = names[0] == "1"  # then a number in params means the interactions' column, but for the title
+    item = "" if numbered else next((name for name in (wanted.item, like) if name in names), "")
+    if numbered and wanted.title in names:
+        return ItemColumns(names[0], wanted.title, wanted.title)
+    if numbered:
+        if len(names) > 3 or (len(names) == 3 and not PurePosixPath(file).name.split(".")[0].endswith("_item")):
+            raise InputError(
+                f"{file} has {len(names)} columns and no header that we know: add one, such as item_id,title, or set "
+                "columns.item and columns.title"
+            )
+        title_zh, title_en = (*names[1:], *names[1:], "", "")[:2]  # a single title serves both languages
+        return ItemColumns(names[0], title_zh, title_en)
+    if not item:
+        weak = [name for name in names if plain(name) == "id"]
+        strong = [name for name in names if plain(name) in ITEM]
+        item = weak[0] if weak and not strong else _only("item", names, ITEM, file)
+    if wanted.title:
+        if wanted.title not in names:
+            raise InputError(f"columns.title={wanted.title}: {file} has no such column, it has {_listed(names)}")
+        return ItemColumns(item, wanted.title, wanted.title)
+    others = [name for name in names if name != item]
+    zh, en, any_language = (_at_most_one(others, known, file) for known in (TITLE_ZH, TITLE_EN, TITLE))
+    return ItemColumns(item, zh or any_language, en or any_language)
+
+
+def _only(role: str, names: Sequence[str], known: set[str], file: str) -> str:
+    found = [name for name in names if plain(name) in known]
+    for better, worse in OTHER_COLUMN.items():
+        if better in map(plain, found):
+            found = [name for name in found if plain(name) not in worse]
+    if len(found) == 1:
+        return found[0]
+    has = f"{_listed(found)} could all be it" if found else f"its columns are {_listed(names)}"
+    raise InputError(f"{file}: which column is the {role} is not certain ({has}): set columns.{role}")
+
+
+def _at_most_one(names: Sequence[str], known: set[str], file: str) -> str:
+    found = [name for name in names if plain(name) in known]
+    if len(found) > 1:
+        raise InputError(f"{file}: {_listed(found)} could all be the title: set columns.title")
+    return found[0] if found else ""
+
+
+def _listed(names: object) -> str:
+    shown = [str(name) for name in names]  # type: ignore[attr-defined]
+    return ", ".join(shown[:12]) + (" …" if len(shown) > 12 else "")

@@ -1,0 +1,51 @@
+"""Covers by item id, out of a folder or archives, into one zip of the images as they are."""
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from stages.errors import InputError
+
+FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows: the same covers give the same bytes
+
+
+def match_covers(images: Iterable[tuple[PurePosixPath, Path]], item_ids: set[str]) -> dict[str, tuple[str, Path]]:
+    """{item id: (name in the zip, file)} for the images whose name without its suffix is an item id.
+
+    images: (path in the source, file here). Raises InputError when an item has two.
+    """
+    covers: dict[str, tuple[str, Path]] = {}
+    first: dict[str, PurePosixPath] = {}
+    for path, file in images:
+        if path.stem not in item_ids:
+            continue
+        if path.stem in covers:
+            raise InputError(f"source has two covers of item {path.stem!r} ({first[path.stem]}, {path}): remove one")
+        covers[path.stem] = (f"{path.stem}{path.suffix.lower()}", file)
+        first[path.stem] = path
+    return covers
+
+
+def pack_covers(path: Path, covers: dict[str, tuple[str, Path]]) -> None:
+    """Write a zip of the covers, sorted by item id."""
+    write_covers(path, ((covers[item][0], covers[item][1].read_bytes()) for item in sorted(covers)))
+
+
+def write_covers(path: Path, covers: Iterable[tuple[str, bytes]]) -> None:
+    """Write a zip of (member name, content), uncompressed and with a fixed date: same covers, same bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in covers:
+            member = zipfile.ZipInfo(name, FIXED_DATE)
+            member.create_system = 3  # or Windows would write other bytes
+            archive.writestr(member, content)
+
+
+def cover_ids(path: Path) -> set[str]:
+    """Raw ids of the items that have a cover in the zip; empty when there is no zip (a dataset without covers)."""
+    if not path.exists():
+        return set()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {PurePosixPath(name).stem for name in archive.namelist()}
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path} is damaged ({error}): run `dvc repro -f download`") from error

@@ -1,0 +1,113 @@
+"""From whatever a source holds to artifacts/raw: choose the files, tell their columns, check and write."""
+
+import re
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from stages.data.choose import Files, choose_files, image_suffixes, pick_one
+from stages.data.columns import InteractionColumns, Wanted, interaction_columns, item_columns, looks_like
+from stages.data.covers import match_covers, pack_covers
+from stages.data.interactions import scan_interactions, unknown_items
+from stages.data.items import load_items
+from stages.data.ninerec import write_items, write_pairs
+from stages.data.source import extract, list_paths, locate, readable
+from stages.data.tables import Table, open_table
+from stages.errors import InputError
+
+NUMBER_OR_DATE = re.compile(r"\s*\d[\d.:/T+ -]*Z?\s*")
+
+
+@dataclass
+class Opened:
+    """The files of a source that may matter, on this disk."""
+
+    place: Path
+    files: Files
+    local: dict[PurePosixPath, Path]
+    wanted: Wanted
+    tables: dict[PurePosixPath, Table] = field(default_factory=dict)
+
+    def table(self, path: PurePosixPath) -> Table:
+        """The table at a path of the source. Raises InputError when it cannot be read."""
+        if path not in self.tables:
+            self.tables[path] = open_table(self.local[path], path, self.wanted)
+        return self.tables[path]
+
+    def looks_like(self, path: PurePosixPath, role: str) -> bool:
+        """Whether a file is a table with the columns of a role."""
+        try:
+            table = self.table(path)
+        except InputError:  # a README.txt, for one
+            return False
+        if table.header:
+            return looks_like(role, table.columns, self.wanted)
+        if role == "interactions":
+            return len(table.columns) == 3 and bool(NUMBER_OR_DATE.fullmatch(table.first_row[2]))
+        return len(table.columns) == 2 and path.suffix != ".txt"
+
+
+def fetch(dataset: str, source: str, sha256: str, wanted: Wanted, folder: Path) -> None:
+    """Write `dataset` as found in `source` into `folder`, which the caller makes atomic, and print what was read.
+
+    source: a folder, a tar or zip archive, an http(s) URL of one, one table, or '' for NineRec's official archive.
+    Raises InputError, naming the source, when it is missing, damaged, unsafe, lacks the dataset's files, or when it is
+    not certain which file or column is meant.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with readable(source or "NineRec's official archive"), tempfile.TemporaryDirectory(dir=folder) as name:
+        place, spool = locate(source, sha256), Path(name)
+        files = choose_files(list_paths(place), dataset)
+        tables = [path for pools in files.tables.values() for path in next(filter(None, pools), [])]
+        local = extract(place, [*tables, *files.unknown, *files.covers, *files.cover_archives], spool / "files")
+        opened = Opened(place, files, local, wanted)
+        ids = _write_tables(opened, dataset, spool, folder)
+        _write_covers(opened, ids, spool, folder / f"{dataset}_cover.zip")
+
+
+def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> list[str]:
+    """Write interactions and items. → the ids of the items."""
+    wanted, files = opened.wanted, opened.files
+    path = pick_one(files, "interactions", lambda path: opened.looks_like(path, "interactions"))
+    if path is None:
+        others = ", ".join(sorted(files.other_datasets))
+        has = f"it holds {others}" if others else "nor another table of interactions"
+        raise InputError(f"source: {opened.place} has no {dataset}_pair.csv ({has}): mend `dataset` or `source`")
+    interactions = opened.table(path)
+    columns = interaction_columns(interactions.columns, wanted, header=interactions.header, file=interactions.name)
+    items_path = pick_one(files, "items", lambda candidate: candidate != path and opened.looks_like(candidate, "items"))
+    items = _read_items(opened.table(items_path), columns, wanted, spool) if items_path else None
+    if wanted.item not in ("", columns.item) and not (items_path and wanted.item in opened.table(items_path).columns):
+        raise InputError(f"columns.item={wanted.item}: {interactions.name} has no such column, nor has an items' file")
+    rows = scan_interactions(interactions, columns, items, spool / "interactions")
+    items_file = items_path.as_posix() if items_path else ""
+    new = unknown_items(rows, items, interactions=interactions.name, file=items_file)
+    write_pairs(folder / f"{dataset}_pair.csv", rows)
+    every = new if items is None else pl.concat([items, new])
+    write_items(folder / f"{dataset}_item.csv", every)
+    print(f"interactions: {path} (user, item, time: {columns.user or '?'}, {columns.item or '?'}, {columns.time})")
+    print(f"items: {items_file or 'no file'}, {every.height:,} items, {new.height:,} of them in the interactions alone")
+    return every["raw_id"].to_list()
+
+
+def _read_items(table: Table, like: InteractionColumns, wanted: Wanted, spool: Path) -> pl.DataFrame:
+    columns = item_columns(table.columns, wanted, like=like.item, file=table.name)
+    return load_items(table, columns, spool / "items")
+
+
+def _write_covers(opened: Opened, ids: list[str], spool: Path, target: Path) -> None:
+    """Pack the covers of the items, from images and from archives of images; no file when there are none."""
+    images = [(path, opened.local[path]) for path in opened.files.covers]
+    for number, archive in enumerate(opened.files.cover_archives):
+        place = opened.local[archive]
+        inside = [path for path in list_paths(place) if path.suffix.lower() in image_suffixes()]
+        local = extract(place, inside, spool / f"covers{number}")
+        images += [(archive / path, local[path]) for path in inside]
+    covers = match_covers(images, set(ids))
+    if covers:
+        pack_covers(target, covers)
+    missing = [item for item in ids if item not in covers]
+    example = f" (not {', '.join(missing[:3])})" if covers and missing else ""
+    print(f"covers: {len(covers):,} of {len(ids):,} items{example}; {len(images) - len(covers):,} images of no item")

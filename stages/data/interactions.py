@@ -1,0 +1,112 @@
+"""The interactions, out of whatever table has them, checked; and the items that only they know."""
+
+from pathlib import Path
+
+import polars as pl
+
+from stages.data.columns import InteractionColumns
+from stages.data.items import id_as_text
+from stages.data.ninerec import ITEMS
+from stages.data.tables import Table
+from stages.data.timestamps import whole_numbers
+from stages.errors import InputError
+
+FEW = 0.5  # a column of which the items' file has less than this is not the column of items
+SETTLE = "set columns.item"
+
+
+def scan_interactions(
+    table: Table, columns: InteractionColumns, items: pl.DataFrame | None, spool: Path
+) -> pl.LazyFrame:
+    """raw_user, raw_item (text), timestamp (int64), in the order of the file; and `title`, where `columns` names it.
+
+    items: what the items' file has, None without one: it tells user from item where the columns have no names.
+    Raises InputError with the row of an empty id or a bad timestamp, or when user and item cannot be told apart.
+    """
+    named = {"user": columns.user, "item": columns.item} if columns.user else _unnamed(table, columns)
+    if columns.title:
+        named["title"] = columns.title
+    rows = table.scan(named | {"time": columns.time}, spool)
+    ids = [id_as_text(rows, name, table.name).alias(name) for name in named if name != "title"]
+    rows = rows.with_columns(ids)
+    _refuse_empty(rows, table.name)
+    time = whole_numbers(rows, "time", table.name)
+    if not columns.user:
+        rows = rows.rename(_tell_apart(rows, table, columns, items))
+    title = [pl.col("title").cast(pl.String).fill_null("")] if columns.title else []
+    return rows.select(*title, raw_user="user", raw_item="item", timestamp=time)
+
+
+def unknown_items(rows: pl.LazyFrame, items: pl.DataFrame | None, *, interactions: str, file: str) -> pl.DataFrame:
+    """Items of the interactions that the items' file does not have, in order of appearance, as items without titles.
+
+    With a column `title`, an item's first title that is not empty is its title. Raises InputError when the file has
+    less than half of the items: the two files are not of one dataset.
+    """
+    first = pl.col("row").min()
+    numbered = rows.with_row_index("row")
+    title = pl.lit("")
+    if "title" in rows.collect_schema():
+        titled = pl.col("title") != ""
+        title = pl.col("title").filter(titled).sort_by(pl.col("row").filter(titled)).first().fill_null("")
+    found = numbered.group_by(raw_id="raw_item").agg(first, title=title).sort("row").collect(engine="streaming")
+    if items is not None:
+        new = found.join(items, on="raw_id", how="anti", maintain_order="left")
+        if new.height > found.height * (1 - FEW):
+            raise InputError(
+                f"{file} has {found.height - new.height:,} of the {found.height:,} items of {interactions} (not "
+                f"{new['raw_id'][0]!r}, for one): use the two files of one dataset, or {SETTLE}"
+            )
+        found = new
+    return found.select("raw_id", title_zh="title", title_en="title").cast(ITEMS)  # type: ignore[arg-type]
+
+
+def _unnamed(table: Table, columns: InteractionColumns) -> dict[str, str]:
+    first, second = (name for name in table.columns if name != columns.time)
+    return {"first": first, "second": second}
+
+
+def _refuse_empty(rows: pl.LazyFrame, file: str) -> None:
+    names = [name for name in rows.collect_schema().names() if name not in ("row", "time", "title")]
+    empty = pl.any_horizontal(pl.col(name) == "" for name in names)
+    count, fault = rows.select(pl.len(), pl.col("row").filter(empty).min()).collect(engine="streaming").row(0)
+    if not count:
+        raise InputError(f"{file} has no interactions: get it anew")
+    if fault is not None:
+        raise InputError(f"{file}, row {fault}: an id is empty")
+
+
+def _tell_apart(
+    rows: pl.LazyFrame, table: Table, columns: InteractionColumns, items: pl.DataFrame | None
+) -> dict[str, str]:
+    """Which of `first` and `second` is the user: the item column has only values of the items' file, the other few."""
+    if items is None:
+        raise InputError(
+            f"{table.name} has no header and there is no items' file: {SETTLE} to the number of its column of items"
+        )
+    known = items["raw_id"].implode()
+    names = ("first", "second")
+    numbers = [name for name in table.columns if name != columns.time]
+    values = {name: pl.col(name).n_unique() for name in names}
+    shared = {f"{name} known": pl.col(name).filter(pl.col(name).is_in(known)).n_unique() for name in names}
+    first, second, first_known, second_known = rows.select(**values, **shared).collect(engine="streaming").row(0)
+    if first == first_known and second_known < second * FEW:
+        return {"first": "item", "second": "user"}
+    if second == second_known and first_known < first * FEW:
+        return {"first": "user", "second": "item"}
+    if first == first_known and second == second_known:
+        raise InputError(
+            f"{table.name}: the items' file has all values of column {numbers[0]} and all of column {numbers[1]}, so "
+            f"either can be the items: {SETTLE} to {numbers[0]} or {numbers[1]}"
+        )
+    strangers = [_first_stranger(rows.select(name), items) for name in names]
+    raise InputError(
+        f"{table.name}: which column has the items is not certain (the items' file lacks {first - first_known:,} of "
+        f"{first:,} values of column {numbers[0]}, such as {strangers[0]!r}, and {second - second_known:,} of "
+        f"{second:,} of column {numbers[1]}, such as {strangers[1]!r}): use two files of one dataset, or {SETTLE}"
+    )
+
+
+def _first_stranger(ids: pl.LazyFrame, items: pl.DataFrame) -> str:
+    strangers = ids.filter(~pl.first().is_in(items["raw_id"].implode())).first().collect(engine="streaming")
+    return str(strangers.item()) if strangers.height else ""

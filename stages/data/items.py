@@ -1,0 +1,44 @@
+"""The items and their titles, out of whatever table has them, in the order of the file."""
+
+from pathlib import Path
+
+import polars as pl
+
+from stages.data.columns import ItemColumns
+from stages.data.ninerec import ITEMS, TITLES
+from stages.data.tables import Table
+from stages.errors import InputError
+
+
+def load_items(table: Table, columns: ItemColumns, spool: Path) -> pl.DataFrame:
+    """raw_id, title_zh, title_en, all text; a missing title is ''. Equal rows count once.
+
+    Raises InputError for a row without an id, an id with two different titles, or a table without rows.
+    """
+    wanted = {"raw_id": columns.item, "title_zh": columns.title_zh, "title_en": columns.title_en}
+    rows = table.scan({new: old for new, old in wanted.items() if old}, spool)
+    rows = rows.with_columns(id_as_text(rows, "raw_id", table.name))
+    rows = rows.with_columns(pl.lit("").alias(name) for name in TITLES if not wanted[name])
+    items = rows.with_columns(pl.col(TITLES).cast(pl.String).fill_null("")).collect()
+    items = items.filter(~pl.all_horizontal(pl.col(*ITEMS) == ""))  # a row of separators alone
+    if items.is_empty():
+        raise InputError(f"{table.name} has no items: get it anew")
+    if nameless := items.filter(pl.col("raw_id") == "")["row"].to_list():
+        raise InputError(f"{table.name}, row {nameless[0]}: the item id is empty")
+    items = items.unique(list(ITEMS), keep="first", maintain_order=True)
+    if twice := items.filter(~pl.col("raw_id").is_first_distinct()).select("raw_id", "row").rows():
+        raise InputError(
+            f"{table.name}, row {twice[0][1]}: item {twice[0][0]!r} is there twice with different titles: remove one"
+        )
+    return items.select(*ITEMS)
+
+
+def id_as_text(rows: pl.LazyFrame, column: str, file: str) -> pl.Expr:
+    """An expression that gives ids as text without blanks around them, '' for a missing one.
+
+    Raises InputError when ids are of a type that does not show how they are written, such as floats.
+    """
+    dtype = rows.collect_schema()[column]
+    if not (dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Enum)):
+        raise InputError(f"{file}: ids in the column {column} are of type {dtype}: make them text or whole numbers")
+    return pl.col(column).cast(pl.String).str.strip_chars().fill_null("")
