@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 from stages.data.covers import cover_ids
 from stages.data.leave_one_out import split_leave_one_out, summarise
-from stages.data.ninerec import read_items, scan_pairs
+from stages.data.ninerec import check_titles, read_items, scan_pairs
 from stages.errors import run_stage
 from stages.files import write_json, write_parquet
 from stages.params import load_params
@@ -19,7 +19,9 @@ METRICS = Path("metrics/split.json")
 def main() -> None:
     """Write the items, train, valid, test and full tables under artifacts/split."""
     params = load_params()
-    items = read_items(RAW / f"{params.dataset}_item.csv")
+    items_file = RAW / f"{params.dataset}_item.csv"
+    items = read_items(items_file)
+    check_titles(items_file, items, params.language, params.modalities)
     file = RAW / f"{params.dataset}_pair.csv"
     pairs = scan_pairs(file)
     covers = cover_ids(RAW / f"{params.dataset}_cover.zip")

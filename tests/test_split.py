@@ -81,3 +81,39 @@ def test_a_failed_split_leaves_no_files() -> None:
 def test_missing_raw_files_name_the_stage_to_run() -> None:
     with pytest.raises(InputError, match="sample_item.csv is missing: run `dvc repro download`"):
         split.main()
+
+
+def shop(titles: str, **changes: object) -> None:
+    """A dataset of three items, titles in the columns that `titles` names."""
+    Path("artifacts/raw").mkdir(parents=True)
+    rows = [f"v{n},{'题' if 'zh' in titles else ''},{'T' if 'en' in titles else ' '}\n" for n in range(3)]
+    Path("artifacts/raw/Shop_item.csv").write_text("".join(rows))
+    Path("artifacts/raw/Shop_pair.csv").write_text("".join(f"v{n % 3},u{n // 3},{n}\n" for n in range(9)))
+    content = YAML(typ="safe").load(Path("params.yaml"))
+    YAML().dump(content | {"dataset": "Shop"} | changes, Path("params.yaml"))
+
+
+@pytest.mark.parametrize("modalities", [["id", "text"], ["id", "image"]])
+def test_titles_in_the_other_language_alone_name_the_language_to_set(modalities: list[str]) -> None:
+    shop("en", language="zh", modalities=modalities)
+    with pytest.raises(InputError, match=r"Shop_item.csv: no item has a title_zh: set language=en$"):
+        split.main()
+
+
+def test_a_title_in_the_chosen_language_is_enough() -> None:
+    shop("en", language="en")
+    split.main()
+    assert read("items")["title_en"].to_list() == ["T"] * 3
+
+
+def test_no_titles_and_text_among_the_modalities_name_modalities() -> None:
+    shop("", modalities=["id", "text", "image"])
+    with pytest.raises(InputError, match=r"no item has a title, .* -S 'modalities=\[id,image\]', or name the column"):
+        split.main()
+
+
+def test_no_titles_and_no_text_among_the_modalities_keep_every_item() -> None:
+    shop("", modalities=["id", "image"])
+    split.main()
+    assert read("items").height == 3
+    assert json.loads(Path("metrics/split.json").read_text())["dropped"]["untitled_interactions"] == 0

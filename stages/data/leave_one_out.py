@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from stages.data.ninerec import has_title
 from stages.errors import InputError
 
 
@@ -32,8 +33,8 @@ def split_leave_one_out(
     """Split each history, sorted by (timestamp, file row): last item for the test, the one before for validation.
 
     pairs: raw_user, raw_item, timestamp; items: raw_id, title_zh, title_en; covers: raw ids of items with a cover.
-    Dropped and counted: exact repeats of an interaction, interactions with items without any title, users with fewer
-    than `min_interactions`. Items are numbered from 1 in the order of their file, users from 0 in the order of their
+    Dropped and counted: exact repeats of an interaction, interactions with items without any title (unless no item
+    has one), users with fewer than `min_interactions`. Items are numbered from 1 in the order of their file, users from 0 in the order of their
     first interaction in the file. `folder` (empty) receives the interactions in `parts` files, each with all
     interactions of its users; memory holds one file and all histories. Raises InputError when no user is left.
     """
@@ -74,8 +75,9 @@ def _write_parts(pairs: pl.LazyFrame, items: pl.DataFrame, folder: Path, parts: 
 
     Columns: row (of the file), raw_user, item (row of `items`, from 0), titled, timestamp.
     """
-    untitled = (pl.col("title_zh").str.strip_chars() == "") & (pl.col("title_en").str.strip_chars() == "")
-    places = items.lazy().select(raw_item="raw_id", titled=~untitled).with_row_index("item")
+    titled = has_title("title_zh") | has_title("title_en")
+    titled = titled | ~titled.any()
+    places = items.lazy().select(raw_item="raw_id", titled=titled).with_row_index("item")
     events = pairs.with_row_index("row").join(places, on="raw_item", how="inner").drop("raw_item")
     by_user = pl.PartitionBy(folder, key={"part": pl.col("raw_user").hash() % parts}, include_key=False)
     events.sink_parquet(by_user, compression="lz4", engine="streaming")

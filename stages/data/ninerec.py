@@ -38,6 +38,29 @@ def read_items(path: Path) -> pl.DataFrame:
     return pl.read_csv(path, has_header=False, schema=ITEMS).with_columns(pl.col(TITLES).fill_null(""))
 
 
+def has_title(column: str) -> pl.Expr:
+    """Whether an item has more than blanks in a column of titles."""
+    return pl.col(column).str.strip_chars() != ""
+
+
+def check_titles(path: Path, items: pl.DataFrame, language: str, modalities: tuple[str, ...]) -> None:
+    """Raise InputError, with the mend, when no item has a title in `language`, which the judge and the encoder read.
+
+    Without a title in any language it passes as long as `modalities` has no text. path: the file of `items`.
+    """
+    titled = {name: bool(items.select(has_title(name).any()).item()) for name in TITLES}
+    if titled[f"title_{language}"]:
+        return
+    if others := [name.removeprefix("title_") for name in TITLES if titled[name]]:
+        raise InputError(f"{path}: no item has a title_{language}: set language={others[0]}")
+    if "text" in modalities:
+        without = ",".join(name for name in modalities if name != "text") or "id"
+        raise InputError(
+            f"{path}: no item has a title, title_zh and title_en are empty: run with -S 'modalities=[{without}]', or "
+            "name the column of titles in columns.title"
+        )
+
+
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path} is missing: run `dvc repro download` to make it")
