@@ -34,9 +34,9 @@ def split_leave_one_out(
 
     pairs: raw_user, raw_item, timestamp; items: raw_id, title_zh, title_en; covers: raw ids of items with a cover.
     Dropped and counted: exact repeats of an interaction, interactions with items without any title (unless no item
-    has one), users with fewer than `min_interactions`. Items are numbered from 1 in the order of their file, users from 0 in the order of their
-    first interaction in the file. `folder` (empty) receives the interactions in `parts` files, each with all
-    interactions of its users; memory holds one file and all histories. Raises InputError when no user is left.
+    has one), users with fewer than `min_interactions`. Items are numbered from 1 in the order of their file, users from
+    0 in the order of their first interaction. `folder` (empty) receives the interactions in `parts` files, each
+    with all interactions of its users; memory holds one file and all histories. Raises InputError when no user is left.
     """
     _write_parts(pairs, items, folder, parts)
     finished = [_histories(part, min_interactions) for part in folder.iterdir()]

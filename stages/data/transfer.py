@@ -11,6 +11,7 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
+from stages.data.fingerprint import url_fingerprint
 from stages.errors import InputError
 from stages.files import cache_folder
 
@@ -42,19 +43,21 @@ def download_official(sha256: str, url: str = OFFICIAL, retries: int = 5) -> Pat
 
 
 def download_url(url: str, sha256: str) -> Path:
-    """Download the archive at an http(s) URL, from where an earlier run stopped.
+    """Download the archive at an http(s) URL, from where an earlier run stopped, or again if the server has another.
 
     Raises InputError when the server cannot be reached or refuses, or the file is no archive with that checksum.
     """
     name = re.sub(r"[^\w.-]", "_", Path(unquote(urlsplit(url).path)).name) or "archive"
     target = cache_folder("downloads") / f"{_key(url)}-{name[-80:]}"
     with FileLock(f"{target}.lock"):
+        fingerprint = _remove_outdated(target, url)
         if not target.exists():
             part = target.with_name(f"{target.name}.part")
             while not _continue(url, part):  # broken off: try again as long as each attempt adds bytes
                 pass
             part.replace(target)
             _etag_file(part).unlink(missing_ok=True)
+            _fingerprint_file(target).write_text(fingerprint, encoding="utf-8")
         _check_download(target, sha256, url, "")
     return target
 
@@ -106,6 +109,22 @@ def is_archive(path: Path) -> bool:
         return is_zip(path) or tarfile.is_tarfile(path)
     except EOFError:  # a gzip file cut within its first bytes
         return False
+
+
+def _remove_outdated(target: Path, url: str) -> str:
+    """Remove a download that is not what the server has now. → the fingerprint of what it has, '' if it is silent."""
+    try:
+        found = url_fingerprint(url)
+    except OSError:  # a file that is here is used without the network; one that is not will say what is wrong
+        return ""
+    record = _fingerprint_file(target)
+    if target.exists() and record.exists() and record.read_text(encoding="utf-8") != found:
+        target.unlink()
+    return found
+
+
+def _fingerprint_file(target: Path) -> Path:
+    return target.with_name(f"{target.name}.fingerprint")
 
 
 def _etag_file(part: Path) -> Path:

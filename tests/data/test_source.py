@@ -212,6 +212,12 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
+    def do_HEAD(self) -> None:
+        self.send_response(self.server.status or 200)
+        self.send_header("ETag", self.server.etag)
+        self.send_header("Content-Length", str(len(self.server.content)))
+        self.end_headers()
+
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)
@@ -250,7 +256,11 @@ def server() -> Iterator[Server]:
 
 
 def downloads(tmp_path: Path) -> list[str]:
-    return [file.name[17:] for file in (tmp_path / ".cache/downloads").iterdir() if file.suffix != ".lock"]
+    return [
+        file.name[17:]
+        for file in (tmp_path / ".cache/downloads").iterdir()
+        if file.suffix not in (".lock", ".fingerprint")
+    ]
 
 
 def test_a_broken_transfer_is_resumed_and_the_archive_is_cached_for_the_next_dataset(
@@ -295,6 +305,17 @@ def test_a_file_that_changed_on_the_server_is_fetched_from_its_start(tmp_path: P
     part.with_name(part.name + ".etag").write_text('"0"')
     fetch("X", server.url, "", tmp_path / "out")
     check_x(tmp_path / "out")
+
+
+def test_an_archive_that_changed_on_the_server_is_downloaded_again(tmp_path: Path, server: Server) -> None:
+    fetch("X", server.url, "", tmp_path / "out")
+    server.content, server.etag = tar_bytes(FILES | {"down/X/X_pair.csv": b"v2,u7,9\n"}), '"2"'
+    server.cut = len(server.content)
+    fetch("X", server.url, "", tmp_path / "again")
+    assert (tmp_path / "again" / "X_pair.csv").read_bytes() == b"v2,u7,9\n"
+    server.status = 503  # a server that fails leaves what is here
+    fetch("X", server.url, "", tmp_path / "offline")
+    assert contents(tmp_path / "offline") == contents(tmp_path / "again")
 
 
 def test_a_wrong_checksum_or_a_web_page_leaves_nothing_in_the_cache(tmp_path: Path, server: Server) -> None:

@@ -1,0 +1,49 @@
+"""Stage `source`: whether the files of `source` are those of the last run. It runs every time and costs little."""
+
+import json
+import os
+from pathlib import Path
+
+from stages.data.fingerprint import path_fingerprint, url_fingerprint
+from stages.errors import InputError, run_stage
+from stages.params import load_params
+
+OUTPUT = Path("metrics/source.json")
+ROOT = Path(os.environ.get("DVC_ROOT", "."))  # as stages.files.project_root, without the imports of stages.files
+
+
+def main() -> None:
+    """Write metrics/source.json, on which `download` depends: it changes when the files of `source` do.
+
+    A source that is not at hand (a fresh clone, no network) counts as unchanged since metrics/source.json was written.
+    """
+    params = load_params()
+    source = "" if params.dataset == "sample" else params.source
+    recorded = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.is_file() else {}
+    try:
+        found = fingerprint(source)
+    except OSError as error:
+        if recorded.get("source") != source:
+            raise InputError(f"source: {source} cannot be read ({error}): mend the path or the address") from error
+        print(f"source: {source} is not at hand ({error}); taken to be as it was")
+        return
+    content = {"source": source, "fingerprint": found}
+    if content != recorded:
+        OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+        OUTPUT.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def fingerprint(source: str) -> str:
+    """The fingerprint of a source; '' for the built-in sample and NineRec's official archive, which never change."""
+    if not source:
+        return ""
+    if source.startswith(("https://", "http://")):
+        return url_fingerprint(source)
+    place = ROOT / Path(source).expanduser()
+    if not place.exists():
+        raise FileNotFoundError("no folder or archive here")
+    return path_fingerprint(place)
+
+
+if __name__ == "__main__":
+    run_stage(main)

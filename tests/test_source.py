@@ -1,0 +1,106 @@
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import source
+from stages.errors import InputError
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def run(place: str, dataset: str = "Shop") -> dict[str, str]:
+    """metrics/source.json after the stage."""
+    content = YAML(typ="safe").load(PARAMS)
+    YAML().dump(content | {"dataset": dataset, "source": place}, Path("params.yaml"))
+    source.main()
+    written: dict[str, str] = json.loads(source.OUTPUT.read_text())
+    return written
+
+
+def make_folder() -> Path:
+    folder = Path("mine")
+    (folder / "covers").mkdir(parents=True)
+    (folder / "log.csv").write_text("v1,u1,1\n")
+    (folder / "covers" / "v1.jpg").write_bytes(b"1")
+    return folder
+
+
+def test_the_sample_has_one_fingerprint_whatever_the_source() -> None:
+    assert run("nowhere", "sample") == run("", "sample") == {"source": "", "fingerprint": ""}
+
+
+@pytest.mark.parametrize("change", [
+    lambda folder: (folder / "log.csv").write_text("v1,u1,2\n"),
+    lambda folder: (folder / "new.csv").touch(),
+    lambda folder: (folder / "covers" / "v1.jpg").unlink(),
+    lambda folder: (folder / "covers" / "v1.jpg").rename(folder / "covers" / "v2.jpg"),
+    lambda folder: os.utime(folder / "covers" / "v1.jpg", (5, 5)),
+])  # fmt: skip
+def test_any_change_of_a_folder_changes_its_fingerprint(change) -> None:
+    folder = make_folder()
+    os.utime(folder / "log.csv", (1, 1))
+    before = run("mine")
+    written = source.OUTPUT.stat().st_mtime_ns
+    assert run("mine") == before
+    assert source.OUTPUT.stat().st_mtime_ns == written  # nothing was written again
+    change(folder)
+    assert run("mine") != before
+
+
+def test_a_changed_archive_changes_its_fingerprint() -> None:
+    Path("a.zip").write_bytes(b"1")
+    before = run("a.zip")
+    Path("a.zip").write_bytes(b"12")
+    assert run("a.zip") != before
+
+
+def test_hidden_files_and_loops_of_links_do_not_matter() -> None:
+    folder = make_folder()
+    before = run("mine")
+    (folder / ".DS_Store").touch()
+    (folder / "loop").symlink_to(folder.resolve())
+    assert run("mine") == before
+
+
+def test_a_source_that_is_not_at_hand_counts_as_unchanged_only_if_it_was_read_before() -> None:
+    folder = make_folder()
+    before = run("mine")
+    folder.rename("elsewhere")
+    assert run("mine") == before
+    with pytest.raises(InputError, match="source: other cannot be read .no folder or archive here.: mend the path"):
+        run("other")
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_changed_file_on_a_server_changes_its_fingerprint(url: str) -> None:
+    Path("a.zip").write_bytes(b"1")
+    before = run(f"{url}/a.zip")
+    assert run(f"{url}/a.zip") == before
+    Path("a.zip").write_bytes(b"12")
+    after = run(f"{url}/a.zip")
+    assert after != before
+    Path("a.zip").unlink()
+    assert run(f"{url}/a.zip") == after
+    with pytest.raises(InputError, match="cannot be read"):
+        run(f"{url}/b.zip")
