@@ -24,10 +24,12 @@ from stages.models.systems import SYSTEMS, Scheme
 from stages.parallel.device import choose_device
 from stages.parallel.distributed import BatchParts
 from stages.params import Params, load_params
+from stages.provenance import check_inputs
 from stages.training.next_item import MONITOR, MakeBatches, TrainingData, train_next_item, validation_metrics
 from stages.training.ranking import rank_users
 
 SPLIT = Path("artifacts/split")
+TEST = SPLIT / "test.parquet"
 EMBEDDINGS = Path("artifacts/embeddings_baselines.parquet")
 CURVES = Path("artifacts/curves/baselines")
 RANKS = Path("artifacts/ranks")
@@ -111,9 +113,8 @@ def skip(name: str, why: str) -> None:
     """Write the outputs of a system that is not trained: no ranks, and the reason."""
     print(f"skipped: {why}")
     (CURVES / name).mkdir(parents=True, exist_ok=True)
-    write_parquet(
-        RANKS / f"{name}.parquet", pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64))
-    )
+    empty = pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64))
+    write_parquet(RANKS / f"{name}.parquet", empty, check_inputs(TEST))
     write_json(RANKS / f"{name}.json", {"skipped": why})
 
 
@@ -127,12 +128,12 @@ def main() -> None:
             raise InputError(f"baselines: {why}: take it off, or set baseline.absent=skip")
         skip(name, why)
         return
-    device, data = choose_device(params.device), TrainingData.read(SPLIT)
+    device, data = choose_device(params.device), TrainingData.read(SPLIT, TEST, EMBEDDINGS)
     if name == "itemknn" and data.items > MOST_ITEMS_IN_PAIRS:
         raise InputError(
             f"baselines: itemknn counts all pairs of items, too many for {data.items:,} items: take it off"
         )
-    test = read_parquet(SPLIT / "test.parquet")
+    test = read_parquet(TEST)
 
     model, summary = train(name, params, data, device)
     known = data.histories.extended(data.valid)  # the history before the test item
@@ -142,6 +143,7 @@ def main() -> None:
     write_parquet(
         RANKS / f"{name}.parquet",
         pl.DataFrame({"user": test["user"], "rank": ranks, "rank_filtered": ranks_filtered}),
+        data.inputs,
     )
     write_json(RANKS / f"{name}.json", summary)
 

@@ -16,7 +16,9 @@ from stages.errors import run_stage
 from stages.files import read_parquet, write_json, write_parquet
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params
+from stages.provenance import Ids, check_inputs
 
+ITEMS = Path("artifacts/split/items.parquet")
 ENCODERS = Path("artifacts/encoders")
 EMBEDDINGS = Path("artifacts/embeddings.parquet")
 FOR_BASELINES = Path("artifacts/embeddings_baselines.parquet")
@@ -62,24 +64,25 @@ def embed(
     return vectors, facts
 
 
-def write_vectors(path: Path, items: pl.DataFrame, vectors: dict[str, torch.Tensor]) -> None:
+def write_vectors(path: Path, items: pl.DataFrame, vectors: dict[str, torch.Tensor], inputs: Ids) -> None:
     """A column of float32 arrays per modality, a row per item."""
     columns = {
         name: pl.Series(table.float().numpy(), dtype=pl.Array(pl.Float32, table.shape[1]))
         for name, table in vectors.items()
     }
-    write_parquet(path, pl.DataFrame({"item": items["item"], **columns}))
+    write_parquet(path, pl.DataFrame({"item": items["item"], **columns}), inputs)
 
 
 def main() -> None:
     params = load_params()
-    items = read_parquet(Path("artifacts/split/items.parquet"))
+    items = read_parquet(ITEMS)
+    inputs = check_inputs(ITEMS, ENCODERS)
     catalogue = read_catalogue(params, items)
     vectors, facts = embed(params, catalogue, tuned_encoders(params))
-    write_vectors(EMBEDDINGS, items, vectors)
+    write_vectors(EMBEDDINGS, items, vectors, inputs)
     if params.baseline.embeddings == "frozen":
         vectors, _ = embed(params, catalogue, frozen_encoders(params, catalogue))
-    write_vectors(FOR_BASELINES, items, vectors)
+    write_vectors(FOR_BASELINES, items, vectors, inputs)
     write_json(Path("metrics/embed.json"), facts)
 
 

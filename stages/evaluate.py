@@ -13,6 +13,7 @@ from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.parallel.device import choose_device
 from stages.params import load_params
+from stages.provenance import check_inputs
 from stages.tables.cases import SHOWN, different_cases
 from stages.training.checkpoints import load_model
 from stages.training.metrics import mean_metrics, per_user_metrics
@@ -33,9 +34,9 @@ def load(name: str, device: torch.device) -> Sasrec | Sicsrec:
     return load_model(*MODELS[name]).to(device)
 
 
-def write_cases(
+def find_cases(
     models: dict[str, Sasrec | Sicsrec], histories: Histories, test: pl.DataFrame, ranks: dict[str, np.ndarray]
-) -> None:
+) -> pl.DataFrame:
     """What each model recommends after the histories on which the models differ most (Fig. 5). ranks: filtered."""
     targets = test["item"].to_numpy()
     popularity = np.bincount(histories.values, minlength=int(targets.max()) + 1)[targets]
@@ -49,13 +50,15 @@ def write_cases(
         rows.append(row)
     numbers = pl.List(pl.Int64)
     columns = {"user": test.schema["user"], "history": numbers, "target": pl.Int64(), **dict.fromkeys(models, numbers)}
-    write_parquet(CASES, pl.DataFrame(rows, schema=pl.Schema(columns)))
+    return pl.DataFrame(rows, schema=pl.Schema(columns))
 
 
 def main() -> None:
     params = load_params()
     device = choose_device(params.device)
-    train, valid, test = (read_parquet(SPLIT / f"{name}.parquet") for name in ("train", "valid", "test"))
+    files = [SPLIT / f"{name}.parquet" for name in ("train", "valid", "test")]
+    train, valid, test = map(read_parquet, files)
+    inputs = check_inputs(*files, *(path for path, _, _ in reversed(MODELS.values())))
     histories = Histories.from_frame(train).extended(valid["item"].to_numpy())  # all items before the test item
 
     ranks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -68,8 +71,10 @@ def main() -> None:
         write_parquet(
             Path(f"artifacts/ranks/{name}.parquet"),
             pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered}),
+            inputs,
         )
-    write_cases(models, histories, test, {name: filtered for name, (_, filtered) in ranks.items()})
+    cases = find_cases(models, histories, test, {name: filtered for name, (_, filtered) in ranks.items()})
+    write_parquet(CASES, cases, inputs)
     per_user = per_user_metrics(ranks["sicsrec"][0])
     bootstrap, seed = params.evaluate.bootstrap, params.seed
     write_json(

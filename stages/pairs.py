@@ -10,6 +10,7 @@ from stages.judge.judge import JudgeSettings
 from stages.judge.prompt import Question, Verdict, build_questions
 from stages.judge.registry import find_judge
 from stages.params import load_params
+from stages.provenance import check_inputs
 
 SPLIT = Path("artifacts/split")
 ANSWERS = {
@@ -34,8 +35,9 @@ def answers_table(questions: list[Question], verdicts: list[Verdict]) -> pl.Data
 
 def main() -> None:
     params = load_params()
-    histories = read_parquet(SPLIT / f"{params.pairs.history}.parquet")
-    items = read_parquet(SPLIT / "items.parquet")
+    files = SPLIT / f"{params.pairs.history}.parquet", SPLIT / "items.parquet"
+    histories, items = map(read_parquet, files)
+    inputs = check_inputs(*files)
     titles = items[f"title_{params.language}"].to_list()
     if "" in titles:
         untitled = items["raw_id"][titles.index("")]
@@ -64,7 +66,7 @@ def main() -> None:
     if pairs.is_empty():
         raise InputError(f"llm={params.llm} found no similar pair: lower pairs.threshold or use another judge")
     write_parquet(Path("artifacts/answers.parquet"), answers)
-    write_parquet(Path("artifacts/pairs.parquet"), pairs)
+    write_parquet(Path("artifacts/pairs.parquet"), pairs, inputs)
     invalid = answers.height - answers["valid"].sum()
     write_json(
         Path("metrics/pairs.json"),

@@ -88,7 +88,7 @@ def train(model: Sicsrec, params: Params, data: TrainingData, curves: Path) -> O
 
 def main() -> None:
     params = load_params()
-    data = TrainingData.read(SPLIT)
+    data = TrainingData.read(SPLIT, EMBEDDINGS, ID_ENCODER)
     content = [name for name in params.modalities if name != "id"]
     vectors = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, content).items()}
     widths = {name: table.shape[1] for name, table in vectors.items()}
@@ -104,7 +104,7 @@ def main() -> None:
         summary["content_first"] = train(first, params, data, CURVES / "content_first").summary()
         model.load_content_side(first)
     outcome = train(model, params, data, CURVES)
-    save_model(Path("artifacts/sicsrec.safetensors"), model)
+    save_model(Path("artifacts/sicsrec.safetensors"), model, data.inputs)
     write_json(CURVES / "summary.json", outcome.summary() | summary)
 
 

@@ -37,7 +37,7 @@ def main() -> None:
         curves=CURVES,
         device=device,
     )
-    save_model(Path("artifacts/id_encoder.safetensors"), model)
+    save_model(Path("artifacts/id_encoder.safetensors"), model, data.inputs)
     write_json(CURVES / "summary.json", outcome.summary())
 
 

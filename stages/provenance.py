@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from stages.errors import InputError
 
-KEY = "provenance"  # of the metadata of Parquet and safetensors files
+KEY = "provenance"  # in the metadata of Parquet files
+MODEL_KEY = "model"  # in the metadata of safetensors files: JSON that has KEY and the model's configuration
 SPLIT = "artifacts/split"
 MADE_BY = {  # path, or the start of it: the stage that writes it
     "artifacts/split": "split",
@@ -66,6 +67,12 @@ def folder_id(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def record_folder(folder: Path, inputs: Ids) -> None:
+    """Write what a folder carries into it, after everything else."""
+    content = as_metadata(folder_id(folder), inputs)[KEY]
+    (folder / f"{KEY}.json").write_text(content + "\n", encoding="utf-8")
+
+
 def as_metadata(own_id: str, inputs: Ids) -> dict[str, str]:
     """What an artifact carries, for the metadata of its file."""
     return {KEY: json.dumps({"id": own_id, "inputs": inputs}, sort_keys=True)}
@@ -81,7 +88,7 @@ def recorded(path: Path) -> tuple[str, Ids]:
         from safetensors import safe_open  # imports torch's companions, which most stages do not need
 
         with safe_open(path, framework="np") as file:
-            text = (file.metadata() or {}).get(KEY)
+            text = json.loads((file.metadata() or {}).get(MODEL_KEY, "{}")).get(KEY)
     else:
         text = pl.read_parquet_metadata(path).get(KEY)
     if text is None:
@@ -90,6 +97,14 @@ def recorded(path: Path) -> tuple[str, Ids]:
         )
     content = json.loads(text)
     return content["id"], content["inputs"]
+
+
+def split_id(metadata: dict[str, str]) -> str | None:
+    """The id of the split that a Parquet file goes back to, from the file's metadata; None without a record."""
+    if (text := metadata.get(KEY)) is None:
+        return None
+    found: str | None = json.loads(text)["inputs"].get(SPLIT)
+    return found
 
 
 def stage_of(path: Path) -> str:

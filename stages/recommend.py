@@ -11,6 +11,7 @@ from stages.files import read_parquet
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.parallel.device import choose_device
 from stages.params import load_params
+from stages.provenance import check_inputs
 from stages.training.checkpoints import load_model
 from stages.training.recommending import best_items
 
@@ -73,6 +74,7 @@ def main() -> None:
     if arguments.top < 1:
         raise InputError(f"--top {arguments.top}: ask for one item or more")
     history = item_numbers(items, arguments.history)
+    check_inputs(ITEMS, MODEL)
     model = load_model(MODEL, Sicsrec, SicsrecConfig).to(choose_device(params.device))
     frame = recommend(model, items, history, top=arguments.top, viewed=arguments.viewed, title=title)
     return show(frame, arguments.json)

@@ -15,6 +15,7 @@ from stages.files import atomic, read_json, read_parquet, write_json
 from stages.params import load_params
 from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import CoverArchive, draw_cases
+from stages.provenance import check_inputs
 from stages.tables.comparison import as_markdown, compare_systems
 from stages.tables.curves import read_curves
 from stages.tables.groups import metrics_by_length_and_popularity
@@ -110,6 +111,8 @@ def main() -> None:
     summaries = {name: read_json(RANKS / f"{name}.json") for name in params.baselines}
     skipped = {name: summary["skipped"] for name, summary in summaries.items() if "skipped" in summary}
     trained = {name: summary for name, summary in summaries.items() if name not in skipped}
+    split = [SPLIT / f"{name}.parquet" for name in ("items", "train", "test")]
+    check_inputs(*split, *(RANKS / f"{name}.parquet" for name in (*OURS, *trained)), CASES)
     ranks = read_ranks([*OURS, *trained])
     write_baselines(trained, ranks)
     write_groups(ranks)

@@ -18,6 +18,7 @@ from stages.errors import InputError, run_stage
 from stages.files import atomic, is_main_process, read_parquet, write_json, write_parquet
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params
+from stages.provenance import check_inputs, record_folder
 from stages.training.checkpoints import state_path
 from stages.training.fit import Plan, fit
 
@@ -98,6 +99,7 @@ def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dic
 def main() -> None:
     params = load_params()
     items = read_parquet(ITEMS)
+    inputs = check_inputs(ITEMS, PAIRS)
     pairs = torch.from_numpy(read_parquet(PAIRS).select("target", "similar").to_numpy().astype(np.int64))
     torch.manual_seed(params.seed)
     sources = read_sources(params, items)
@@ -110,6 +112,7 @@ def main() -> None:
         write_json(folder / "modalities.json", {"encoded": list(sources)})
         for name, source in sources.items():
             source.encoder.save(folder / name)
+        record_folder(folder, inputs)
     write_json(CURVES / "summary.json", summary)
 
 

@@ -9,6 +9,7 @@ from stages.data.ninerec import check_titles, read_items, scan_pairs
 from stages.errors import run_stage
 from stages.files import write_json, write_parquet
 from stages.params import load_params
+from stages.provenance import frame_id
 
 RAW = Path("artifacts/raw")
 OUTPUT = Path("artifacts/split")
@@ -31,8 +32,10 @@ def main() -> None:
         split = split_leave_one_out(
             pairs, items, covers, Path(folder), min_interactions=params.split.min_interactions, parts=parts
         )
-    for name in ("items", "train", "valid", "test", "full"):
-        write_parquet(OUTPUT / f"{name}.parquet", getattr(split, name))
+    frames = {name: getattr(split, name) for name in ("items", "train", "valid", "test", "full")}
+    inputs = {OUTPUT.as_posix(): frame_id(*frames.values())}  # all files of a split carry one id
+    for name, frame in frames.items():
+        write_parquet(OUTPUT / f"{name}.parquet", frame, inputs)
     write_json(METRICS, summarise(split))
 
 

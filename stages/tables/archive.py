@@ -23,6 +23,7 @@ class ArchivedRun:
     commit: str
     params: dict[str, Any]
     trained_epochs: int
+    split_id: str | None  # of the data that it was ranked on; None in runs that are older than such ids
 
     def matches(self, params: dict[str, Any]) -> bool:
         """Whether it was run with these params."""
@@ -36,6 +37,10 @@ class ArchivedRun:
         """How many epochs the system's training took."""
         return self.trained_epochs
 
+    def split(self, system: str) -> str | None:
+        """Id of the split that the system was ranked on."""
+        return self.split_id
+
 
 def archive_run(run: FinishedRun, system: str, folder: Path) -> None:
     """Write the system's ranks of this run into `folder`; a later run with the same params replaces them."""
@@ -43,7 +48,10 @@ def archive_run(run: FinishedRun, system: str, folder: Path) -> None:
         return
     params = {key: value for key, value in run.params.items() if key == "seed" or key not in NOT_COMPARED}
     digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8]
-    about = {"system": system, "commit": run.commit, "params": params, "epochs": run.epochs(system)}
+    about = {
+        "system": system, "commit": run.commit, "params": params, "epochs": run.epochs(system),
+        "split": run.split(system),
+    }  # fmt: skip
     with atomic(folder / params["dataset"] / f"{system}_{params['seed']}_{digest}.parquet") as temporary:
         frame = ranks.select(pl.col(*RANKS).cast(pl.UInt32))
         frame.write_parquet(temporary, compression="zstd", metadata={"run": json.dumps(about, sort_keys=True)})
@@ -54,5 +62,6 @@ def archived_runs(folder: Path) -> list[ArchivedRun]:
     runs = []
     for path in sorted(folder.glob("*/*.parquet")):
         about = json.loads(pl.read_parquet_metadata(path)["run"])
-        runs.append(ArchivedRun(path, about["system"], about["commit"], about["params"], about["epochs"]))
+        facts = (about[name] for name in ("system", "commit", "params", "epochs", "split"))
+        runs.append(ArchivedRun(path, *facts))
     return runs

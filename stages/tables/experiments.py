@@ -13,6 +13,7 @@ from dvc.exceptions import DvcException
 from ruamel.yaml import YAML
 
 from stages.errors import InputError
+from stages.provenance import split_id
 from stages.tables.registry import OURS, Row
 
 # Params in which the runs of one row may differ: they do not change what is learnt, or the table averages over them.
@@ -24,6 +25,9 @@ NOT_COMPARED = {
     "launch",
     "device",
     "download.sha256",
+    "openai.base_url",
+    "openai.concurrency",
+    "openai.timeout",
     "ollama.hosts",
     "ollama.concurrency",
     "ollama.timeout",
@@ -53,6 +57,8 @@ class FinishedRun(Protocol):
 
     def epochs(self, system: str) -> int: ...
 
+    def split(self, system: str) -> str | None: ...
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -77,6 +83,11 @@ class Experiment:
                 f"remove the experiment by `dvc exp remove {self.name}` and run it again"
             ) from error
         return frame if len(frame) else None  # a skipped system has an empty file
+
+    def split(self, system: str) -> str | None:
+        """Id of the split that the system was ranked on; None in experiments that are older than such ids."""
+        with self.files.open(f"artifacts/ranks/{system}.parquet", "rb") as file:
+            return split_id(pl.read_parquet_metadata(file))
 
     def epochs(self, system: str) -> int:
         """How many epochs its training took: of posttrain for `sicsrec`, 0 for systems that only count."""

@@ -24,11 +24,15 @@ UserMetrics = dict[str, np.ndarray]  # {metric: (users,)}
 
 @dataclass
 class Runs:
-    """The runs of a row. metrics: {protocol: {seed: of each user}}; epochs: {seed: trained}; commits: of their code."""
+    """The runs of a row. metrics: {protocol: {seed: of each user}}; epochs: {seed: trained}; commits: of their code.
+
+    splits: {seed: id of the data}, None for a run older than such ids.
+    """
 
     metrics: dict[str, dict[int, UserMetrics]] = field(default_factory=lambda: {protocol: {} for protocol in PROTOCOLS})
     epochs: dict[int, int] = field(default_factory=dict)
     commits: set[str] = field(default_factory=set)
+    splits: dict[int, str | None] = field(default_factory=dict)
 
 
 def one_run_per_seed(experiments: Iterable[FinishedRun], system: str) -> list[FinishedRun]:
@@ -60,6 +64,7 @@ def read_runs(experiments: Iterable[FinishedRun], system: str) -> Runs:
             runs.metrics[protocol][seed] = per_user_metrics(frame[column].to_numpy())
         runs.epochs[seed] = experiment.epochs(system)
         runs.commits.add(experiment.commit)
+        runs.splits[seed] = experiment.split(system)
     return runs
 
 
@@ -68,6 +73,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The table as JSON. runs: by row; a row without runs is left out and listed under "missing"."""
     present = {row: found for row, found in runs.items() if found.epochs}
+    _check_same_data(present, dataset)
     falls_back = table.reference not in present and table.fallback_reference in present
     reference = table.fallback_reference if falls_back else table.reference
     rows: dict[str, dict[str, Any]] = {
@@ -91,6 +97,18 @@ def summarise(
         "reference": reference, "rows": rows, "missing": missing,
         "commits": sorted(set().union(*(found.commits for found in present.values()))),
     }  # fmt: skip
+
+
+def _check_same_data(runs: dict[str, Runs], dataset: str) -> None:
+    """Raise InputError when runs of one seed were ranked on different versions of the dataset."""
+    first: dict[int, tuple[str, str]] = {}  # of each seed: a row, and its split
+    for row, found in runs.items():
+        for seed, split in found.splits.items():
+            if split is not None and first.setdefault(seed, (row, split))[1] != split:
+                raise InputError(
+                    f"{row} and {first[seed][0]}, seed {seed}, were ranked on different versions of {dataset}: run the "
+                    f"older one again, or remove its file from metrics/runs/{dataset}"
+                )
 
 
 def _mean_and_deviation(values: list[float]) -> dict[str, float | None]:

@@ -14,6 +14,7 @@ from torch import nn
 
 from stages.errors import InputError
 from stages.files import atomic, cache_folder
+from stages.provenance import MODEL_KEY, Ids, as_metadata
 
 CODE = Path(__file__).parents[1]
 
@@ -29,11 +30,24 @@ class ConfiguredModel(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
 
-def save_model(path: Path, model: ConfiguredModel) -> None:
-    """Write the model's weights, and its configuration as JSON in the file's metadata."""
+def save_model(path: Path, model: ConfiguredModel, inputs: Ids) -> None:
+    """Write the model's weights, and in the file's metadata its configuration as JSON and what it was trained on.
+
+    inputs: of `check_inputs`.
+    """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    config = asdict(model.config)
+    # one key: safetensors writes several in a random order
+    about = {"config": config, **as_metadata(_model_id(weights, config), inputs)}
     with atomic(path) as temporary:
-        save_file(weights, temporary, metadata={"config": json.dumps(asdict(model.config), sort_keys=True)})
+        save_file(weights, temporary, metadata={MODEL_KEY: json.dumps(about, sort_keys=True)})
+
+
+def _model_id(weights: dict[str, torch.Tensor], config: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -41,7 +55,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} is missing: run `dvc repro` to make it")
     with safe_open(path, framework="pt") as file:
-        config: dict[str, Any] = json.loads(file.metadata()["config"])
+        config: dict[str, Any] = json.loads(file.metadata()[MODEL_KEY])["config"]
     return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
 
 

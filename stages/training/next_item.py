@@ -14,6 +14,7 @@ from stages.files import read_parquet
 from stages.models.softmax import Sampler, negative_sampler
 from stages.parallel.distributed import BatchParts, shard_batches
 from stages.params import Schedule
+from stages.provenance import Ids, check_inputs
 from stages.training.checkpoints import state_path
 from stages.training.fit import Outcome, Plan, TrainableModel, fit
 from stages.training.hit_and_ndcg import hits_and_ndcgs
@@ -45,13 +46,15 @@ class TrainingData:
     valid: Int[np.ndarray, " users"]  # each user's validation item
     items: int  # N
     files: tuple[Path, ...]  # the files with the interactions
+    inputs: Ids  # of these files and of `beside`, to be recorded in what is trained on them
 
     @staticmethod
-    def read(split: Path) -> "TrainingData":
-        """Read what `split` wrote."""
+    def read(split: Path, *beside: Path) -> "TrainingData":
+        """Read what `split` wrote. Raises InputError when it and the artifacts `beside` do not belong together."""
         files = tuple(split / f"{name}.parquet" for name in ("train", "valid", "items"))
         train, valid, items = (read_parquet(file) for file in files)
-        return TrainingData(Histories.from_frame(train), valid["item"].to_numpy(), len(items), files[:2])
+        ids = check_inputs(*files, *beside)
+        return TrainingData(Histories.from_frame(train), valid["item"].to_numpy(), len(items), files[:2], ids)
 
 
 def validation_metrics(

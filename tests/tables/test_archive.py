@@ -4,9 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from stages.errors import InputError
 from stages.tables.archive import archive_run, archived_runs
 from stages.tables.experiments import NotInCache
-from stages.tables.summary import one_run_per_seed, read_runs
+from stages.tables.registry import TABLES
+from stages.tables.summary import one_run_per_seed, read_runs, summarise
 
 PARAMS = {"dataset": "Bili_Food", "seed": 1, "alpha": 0.2, "without": [], "source": "/home/someone/ninerec"}
 
@@ -19,6 +21,7 @@ class FinishedRun:
     params: dict
     frame: pl.DataFrame
     system: str = "sicsrec"
+    split_id: str = "s1"
 
     def ranks(self, system: str) -> pl.DataFrame | None:
         return self.frame if system == self.system else None
@@ -26,11 +29,14 @@ class FinishedRun:
     def epochs(self, system: str) -> int:
         return 17
 
+    def split(self, system: str) -> str | None:
+        return self.split_id
 
-def finished(commit: str = "abc1234", system: str = "sicsrec", **changes: object) -> FinishedRun:
+
+def finished(commit: str = "abc1234", system: str = "sicsrec", split_id: str = "s1", **changes: object) -> FinishedRun:
     rng = np.random.default_rng(len(commit) + changes.get("seed", 1))
     ranks = {name: rng.integers(1, 1500, size=200) for name in ("rank", "rank_filtered")}
-    return FinishedRun(commit, PARAMS | changes, pl.DataFrame({"user": range(200), **ranks}), system)
+    return FinishedRun(commit, PARAMS | changes, pl.DataFrame({"user": range(200), **ranks}), system, split_id)
 
 
 def test_an_archived_run_has_the_ranks_and_epochs_of_its_experiment(tmp_path):
@@ -100,3 +106,11 @@ def test_a_run_with_another_value_is_another_file(tmp_path, change):
     archive_run(finished(), "sicsrec", tmp_path)
     archive_run(finished(**change), "sicsrec", tmp_path)
     assert len(list(tmp_path.glob("Bili_Food/sicsrec_1_*.parquet"))) == 2
+
+
+def test_runs_of_different_versions_of_a_dataset_are_not_put_into_one_table(tmp_path):
+    archive_run(finished(split_id="before the edit"), "sicsrec", tmp_path)
+    archive_run(finished(system="pop", split_id="after the edit"), "pop", tmp_path)
+    runs = {run.system: read_runs([run], run.system) for run in archived_runs(tmp_path)}
+    with pytest.raises(InputError, match="sicsrec and pop, seed 1, were ranked on different versions of Bili_Food"):
+        summarise(TABLES["table4"], runs, name="table4", dataset="Bili_Food", resamples=100, seed=1)

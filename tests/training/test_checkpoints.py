@@ -13,7 +13,7 @@ CONFIG = SicsrecConfig(
 
 def test_a_saved_model_comes_back_with_its_configuration_and_weights(tmp_path):
     model = Sicsrec(CONFIG)
-    save_model(tmp_path / "model.safetensors", model)
+    save_model(tmp_path / "model.safetensors", model, {"artifacts/split": "s"})
     assert SicsrecConfig(**read_config(tmp_path / "model.safetensors")) == CONFIG
     again = Sicsrec(CONFIG)
     load_weights(tmp_path / "model.safetensors", again)
