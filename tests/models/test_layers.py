@@ -7,7 +7,7 @@ from stages.models.layers import Attention, FeedForward, TransformerEncoder, add
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.25, 0.3, 0.5, 0.9])
-def test_dropout_zeroes_a_share_and_scales_the_rest_by_one_over_the_share_that_is_drawn(rate):
+def test_dropout_zeroes_the_rounded_rate_and_scales_the_rest_to_match(rate):
     torch.manual_seed(0)
     x = torch.ones(1000, 101, requires_grad=True)
     dropped = dropout(x, rate, training=True)
@@ -27,7 +27,7 @@ def test_dropout_keeps_the_mean(rate):
     assert abs(mean.item() - 1) < 4 * error
 
 
-def test_a_dropout_rate_just_below_one_leaves_something():
+def test_a_dropout_rate_just_below_one_does_not_zero_everything():
     torch.manual_seed(0)
     assert 0 < dropout(torch.ones(10_000), 0.999, training=True).count_nonzero() < 100
 
@@ -67,7 +67,7 @@ def test_a_later_item_does_not_change_earlier_outputs():
     assert not torch.equal(encoder(x)[:, 4:], encoder(changed)[:, 4:])
 
 
-def test_low_rank_updates_start_at_the_frozen_weights_and_move_by_b_a():
+def test_a_weight_with_a_low_rank_update_starts_at_w0_and_is_w0_plus_b_a():
     torch.manual_seed(0)
     encoder = TransformerEncoder(layers=1, dim=8, heads=2, dropout=0.0)
     initialise(encoder)

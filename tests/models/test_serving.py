@@ -9,9 +9,9 @@ from tests.models.test_sicsrec import CONFIG, HISTORIES, build
 
 
 @pytest.mark.parametrize("changes", [{}, {"use_id": False}, {"without": ("l2norm",)}, {"without": ("lora",)}])
-def test_sicsrec_scores_as_before(changes):
+def test_a_folded_sicsrec_has_the_same_scores(changes):
     model = build(replace(CONFIG, **changes)).eval()
-    with torch.no_grad():  # low-rank updates start at zero: give them something to fold
+    with torch.no_grad():  # low-rank updates start at zero, where folding them would not show
         for name, parameter in model.named_parameters():
             if name.endswith(".b"):
                 parameter.normal_()
@@ -22,7 +22,7 @@ def test_sicsrec_scores_as_before(changes):
 
 
 @pytest.mark.parametrize("widths", [{"text": 6}, {"text": 6, "image": 4}])
-def test_missrec_scores_as_before(widths):
+def test_a_folded_missrec_has_the_same_scores(widths):
     torch.manual_seed(0)
     model = MissRec(
         MissRecConfig(items=20, dim=16, max_length=10, widths=widths, use_id=True),

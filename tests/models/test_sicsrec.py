@@ -42,7 +42,7 @@ def pretrained() -> Sasrec:
     ).eval()
 
 
-def test_the_paper_s_ablations_are_all_allowed():
+def test_every_ablation_of_the_paper_is_allowed():
     for name in ("imse", "cmse", "mmsd", "concl", "lora", "l2norm"):
         assert replace(CONFIG, without=(name,)).refusal() is None
 
@@ -140,7 +140,7 @@ def test_weights_start_from_a_normal_with_standard_deviation_002_and_biases_at_z
     assert model.projection.bias.abs().max() == 0
 
 
-def test_an_adapter_halves_the_width_before_it_maps_to_the_model_s():
+def test_the_inner_width_of_an_adapter_is_half_of_its_input_width():
     adapter = Sicsrec(CONFIG).content.adapters["image"]
     vectors = torch.randn(3, 10)
     inner = (vectors @ adapter[0].weight.T + adapter[0].bias).clamp(min=0)
@@ -265,7 +265,7 @@ def test_the_regulariser_is_of_the_tables_that_are_trained(changes, tables):
     torch.testing.assert_close(model.regulariser(rows, torch.tensor([True, True])), expected)
 
 
-def test_an_item_outside_the_batch_gets_no_pull_on_its_content():
+def test_an_item_outside_the_batch_gets_no_gradient_on_its_content_vector():
     model = build()
     model.loss(HISTORIES, TARGETS)["loss"].backward()
     gradient = model.content.tables["text"].weight.grad
@@ -273,7 +273,7 @@ def test_an_item_outside_the_batch_gets_no_pull_on_its_content():
     assert gradient[7].abs().max() > 0
 
 
-def test_the_posttrained_id_stream_starts_as_the_pretrained_encoder():
+def test_the_id_stream_starts_with_the_states_of_the_pretrained_encoder():
     encoder = pretrained()
     model = build(CONFIG, encoder).eval()
     positions = model.position_embedding.weight[:4]
@@ -305,7 +305,7 @@ def test_exactly_what_is_frozen_gets_no_gradient():
             assert (parameter.grad is None) == stays, key
 
 
-def test_without_lora_the_id_encoder_has_nothing_to_train():
+def test_a_frozen_id_encoder_without_lora_has_no_trainable_parameter():
     model = build(replace(CONFIG, without=("lora",)))
     assert not any(parameter.requires_grad for parameter in model.id_encoder.parameters())
 
@@ -326,7 +326,7 @@ def test_the_last_state_alone_is_the_last_of_all_states(without: tuple[str, ...]
         torch.testing.assert_close(model.last_hidden(HISTORIES)[row], every[row, length - 1])
 
 
-def test_padding_changes_nothing():
+def test_padding_does_not_change_a_state():
     model = build().eval()
     torch.testing.assert_close(model.last_hidden(HISTORIES[1:]), model.last_hidden(HISTORIES[1:, :2]))
 

@@ -17,14 +17,14 @@ def candidates(items):
     return table() if items is None else table()[items - 1]
 
 
-def test_over_all_items_it_is_cross_entropy():
+def test_without_a_sampler_the_loss_is_cross_entropy_over_all_items():
     states, targets = torch.randn(3, 4), torch.tensor([1, 5, 2])
     expected = F.cross_entropy(states @ table().T, targets - 1)
     torch.testing.assert_close(next_item_loss(states, targets, candidates, None), expected)
 
 
 @pytest.mark.parametrize("negatives", [None, 6])
-def test_positions_without_a_target_count_for_nothing(negatives):
+def test_positions_without_a_target_do_not_change_the_loss(negatives):
     states, targets = torch.randn(4, 4), torch.tensor([1, 0, 5, 0])
     sampler = negatives and Sampler(torch.from_numpy(COUNTS), negatives)
     some = targets > 0
@@ -52,7 +52,7 @@ def test_of_an_odd_number_of_negatives_one_more_is_uniform():
     assert items.tolist() == [*(uniform + 1).tolist(), *occurrences[places].tolist()]
 
 
-def test_a_sampler_is_no_part_of_a_saved_model():
+def test_a_sampler_has_no_state_to_save():
     assert not Sampler(torch.from_numpy(COUNTS), 7).state_dict()
 
 
@@ -89,7 +89,7 @@ def test_the_sampled_loss_equals_the_sum_written_out(scale):
     torch.testing.assert_close(next_item_loss(states, targets, candidates, sampler), torch.stack(losses).mean())
 
 
-def test_all_asks_for_no_sampler_and_a_number_for_one_of_that_size():
+def test_negatives_all_gives_no_sampler_and_a_number_one_of_that_size():
     assert negative_sampler("all", COUNTS) is None
     sampler = negative_sampler(16, COUNTS)
     assert sampler.size == 16

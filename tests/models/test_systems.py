@@ -46,13 +46,13 @@ def build(name: str, dropout: float = 0.0) -> torch.nn.Module:
     )
 
 
-def batches(name: str, epoch: int):
+def batches(name: str, epoch: int, positions: int = 64):
     packed, rng = histories(), np.random.default_rng(epoch)
     scheme = SYSTEMS[name].scheme
     if scheme is Scheme.PREFIXES:
-        return training_batches(packed, prefix_windows(packed, 10), 64, rng)
+        return training_batches(packed, prefix_windows(packed, 10), positions, rng)
     make = training_batches_with_users if scheme is Scheme.POSITIONS_WITH_USERS else training_batches
-    return make(packed, training_windows(packed, 10), 64, rng)
+    return make(packed, training_windows(packed, 10), positions, rng)
 
 
 @pytest.mark.parametrize("name", CAUSAL)
@@ -70,7 +70,7 @@ def test_the_last_state_alone_is_the_last_of_all_states(name):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_padding_changes_nothing(name):
+def test_padding_does_not_change_a_state(name):
     model = build(name).eval()
     if hasattr(model, "start_epoch"):
         model.start_epoch(0)
@@ -79,26 +79,26 @@ def test_padding_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_it_can_learn_fifty_users_by_heart(name):
+def test_training_without_dropout_overfits_fifty_users(name):
     model = build(name)
-    for module in model.modules():  # by heart means without dropout
+    for module in model.modules():
         for rate in {"dropout", "rate"} & vars(module).keys():
             setattr(module, rate, 0.0)
     if name.startswith("llmesr"):
         model.config = replace(model.config, dropout=0.0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
-    for epoch in range(40):
+    for epoch in range(30):
         if hasattr(model, "start_epoch"):
             model.start_epoch(epoch)
         model.train()
-        for batch in batches(name, epoch):
-            loss = model.loss(*batch)["loss"]
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+        (batch,) = batches(name, epoch, positions=1000)
+        loss = model.loss(*batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-4:]) < 0.75 * np.mean(losses[:4])
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -108,8 +108,8 @@ def test_every_parameter_gets_a_gradient(name):
         model.start_epoch(0)
     for batch in batches(name, 0):
         model.loss(*batch)["loss"].backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
-    assert silent == []
+    missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert missing == []
 
 
 def test_itemknn_takes_the_decay_with_the_best_validation():

@@ -8,7 +8,7 @@ VISIBLE = torch.tensor([[True, True, True], [True, False, False]])
 
 
 def twins(lean: type[Attention], rate: float = 0.0) -> tuple[Attention, Attention]:
-    """A lean layer and the plain one with the same weights, no bias of them zero."""
+    """A lean layer and a plain one with the same weights, biases included."""
     torch.manual_seed(0)
     plain, layer = Attention(dim=8, heads=2, dropout=rate), lean(dim=8, heads=2, dropout=rate)
     layer.load_state_dict(plain.state_dict())
@@ -20,7 +20,7 @@ def gradients(layer: Attention) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_a_single_query_reads_what_attention_over_keys_and_values_reads(rate):
+def test_attention_of_a_single_query_equals_plain_attention(rate):
     layer, plain = twins(SingleQueryAttention, rate)
     query, memory = torch.randn(2, 8), torch.randn(2, 3, 8)
     torch.manual_seed(1)
@@ -30,7 +30,7 @@ def test_a_single_query_reads_what_attention_over_keys_and_values_reads(rate):
     torch.testing.assert_close(found, expected)
 
 
-def test_a_single_query_s_gradients_are_those_of_attention_over_keys_and_values():
+def test_gradients_of_a_single_query_equal_those_of_plain_attention():
     layer, plain = twins(SingleQueryAttention)
     query, weight = torch.randn(2, 8), torch.randn(2, 8)
     memory, same_memory = (torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(2)) for _ in range(2))
@@ -41,15 +41,15 @@ def test_a_single_query_s_gradients_are_those_of_attention_over_keys_and_values(
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_attention_of_a_table_s_rows_is_attention_of_the_rows_laid_out(rate):
+def test_attention_over_a_table_equals_plain_attention_over_its_gathered_rows(rate):
     layer, plain = twins(TableAttention, rate)
-    table, places = torch.randn(4, 8), torch.tensor([[3, 1, 3], [2, 0, 0]])
+    table, indices = torch.randn(4, 8), torch.tensor([[3, 1, 3], [2, 0, 0]])
     torch.manual_seed(1)
-    found = layer(table, places, VISIBLE)
+    found = layer(table, indices, VISIBLE)
     torch.manual_seed(1)
-    torch.testing.assert_close(found, plain(table[places], table[places], VISIBLE))
+    torch.testing.assert_close(found, plain(table[indices], table[indices], VISIBLE))
     found.square().sum().backward()
     ours = gradients(layer)
     torch.manual_seed(1)
-    plain(table[places], table[places], VISIBLE).square().sum().backward()
+    plain(table[indices], table[indices], VISIBLE).square().sum().backward()
     torch.testing.assert_close(ours, gradients(plain))

@@ -24,7 +24,7 @@ def small_model() -> LlmEsr:
     return LlmEsr(config, VECTORS, start, near, INPUTS).eval()
 
 
-def test_neighbours_are_the_others_with_the_nearest_mean_vector():
+def test_neighbours_are_the_other_users_with_the_nearest_mean_vector():
     near = similar_users(VECTORS["text"], VALUES, OFFSETS, 2)
     means = [VECTORS["text"][np.array(h) - 1].mean(axis=0) for h in HISTORIES]
     for user, mean in enumerate(means):
@@ -33,7 +33,7 @@ def test_neighbours_are_the_others_with_the_nearest_mean_vector():
         assert near[user].tolist() == np.argsort(cosines)[::-1][:2].tolist()
 
 
-def test_distillation_is_the_distance_from_the_mean_of_the_neighbours_states_without_their_gradient():
+def test_distillation_is_the_distance_from_the_neighbours_mean_state_which_gets_no_gradient():
     model = small_model()
     states = model.hidden(torch.tensor([[1, 2, 3]]))[:, -1]
     teachers = [model.last_hidden(model.histories[n][None])[0] for n in model.neighbours[0]]
@@ -50,7 +50,7 @@ def test_the_last_state_alone_is_the_last_of_all_states():
     torch.testing.assert_close(model.last_hidden(items), torch.stack([every[0, 2], every[1, 1], every[2, 0]]))
 
 
-def test_the_id_view_starts_from_the_principal_components():
+def test_id_embeddings_start_at_the_principal_components():
     start = collaborative_start(VECTORS, dim=4, seed=0)
     joined = np.concatenate([v / np.linalg.norm(v, axis=1, keepdims=True) for v in VECTORS.values()], axis=1)
     centred = joined - joined.mean(axis=0)
@@ -58,7 +58,7 @@ def test_the_id_view_starts_from_the_principal_components():
     np.testing.assert_allclose(np.abs(start), np.abs(centred @ axes[:4].T), atol=1e-5)
 
 
-def test_more_dimensions_than_directions_are_filled_with_a_small_normal():
+def test_dimensions_beyond_the_components_start_from_a_normal():
     start = collaborative_start({"text": VECTORS["image"]}, dim=10, seed=0)
     assert start.shape == (20, 10)
     assert 0.005 < start[:, 4:].std() < 0.04

@@ -30,15 +30,15 @@ def test_an_interest_is_the_centre_of_the_items_that_have_it():
             assert distances[own - 1] <= distances.min() + 1e-4
 
 
-def test_interest_tokens_are_the_distinct_interests_of_the_row():
+def test_interest_tokens_are_the_unique_interests_of_the_row():
     model = small_model()
     items = torch.tensor([[3, 1, 3], [7, 0, 0]])
     tokens = model.interest_tokens(items)
     for row, history in zip(tokens, ([3, 1], [7]), strict=True):
-        kept = row[row > 0].tolist()
+        tokens_of_row = row[row > 0].tolist()
         expected = {int(model.interest_of[m, item]) for m in range(2) for item in history}
-        assert len(kept) == len(set(kept))
-        assert set(kept) == expected
+        assert len(tokens_of_row) == len(set(tokens_of_row))
+        assert set(tokens_of_row) == expected
 
 
 def test_two_modalities_are_weighted_by_a_softmax_of_their_own_cosines():
@@ -64,7 +64,7 @@ def test_one_modality_is_scored_by_the_cosine_with_text_and_id_together(use_id):
     torch.testing.assert_close(model.scores(hidden, model.item_matrix()), expected)
 
 
-def test_padding_changes_nothing():
+def test_padding_does_not_change_a_state():
     model = small_model()
     torch.testing.assert_close(
         model.last_hidden(torch.tensor([[3, 1]])), model.last_hidden(torch.tensor([[3, 1, 0, 0]]))
@@ -80,7 +80,7 @@ def test_the_loss_is_of_the_prefix_s_target_alone():
     torch.testing.assert_close(terms["loss"], terms["ce"] + 1e-4 * terms["regulariser"])
 
 
-def test_interests_are_found_again_from_the_seed():
+def test_the_same_seed_gives_the_same_interests():
     model = small_model()
     first = model.interests.clone()
     model.start_epoch(0)
@@ -98,21 +98,21 @@ def plain(layer: Attention) -> Attention:
 def test_the_encoder_attends_over_the_row_s_interests():
     model = small_model()
     items = torch.tensor([[3, 1, 9, 4], [7, 0, 0, 0]])
-    memory, real = model.encode_interests(items)
+    memory, visible = model.encode_interests(items)
     for row in range(2):
-        interests = model.interests[model.interest_tokens(items[row : row + 1])[0]][None, real[row]]
-        visible = torch.ones(interests.shape[:2], dtype=torch.bool)
-        attended = plain(model.interest_attention)(interests, interests, visible)
+        interests = model.interests[model.interest_tokens(items[row : row + 1])[0]][None, visible[row]]
+        every_one = torch.ones(interests.shape[:2], dtype=torch.bool)
+        attended = plain(model.interest_attention)(interests, interests, every_one)
         expected = model.encoder_norm(model.interest_feed_forward(attended))
-        torch.testing.assert_close(memory[row : row + 1, real[row]], expected)
+        torch.testing.assert_close(memory[row : row + 1, visible[row]], expected)
 
 
 def test_the_decoder_reads_items_and_interests_at_the_last_position():
     model = small_model()
     items = torch.tensor([[3, 1, 9, 4]])
-    memory, real = model.encode_interests(items)
+    memory, visible = model.encode_interests(items)
     vectors = sum(model.adapted(items[0])) + model.item_embedding(items[0])
     x = model.input(vectors + model.position_embedding.weight[:4])[None]
-    every = plain(model.cross_attention)(plain(model.self_attention)(x, x, items > 0), memory, real)
+    every = plain(model.cross_attention)(plain(model.self_attention)(x, x, items > 0), memory, visible)
     expected = F.normalize(model.decoder_norm(model.feed_forward(every[:, -1])), dim=-1)
-    torch.testing.assert_close(model.decode(items, memory, real), expected)
+    torch.testing.assert_close(model.decode(items, memory, visible), expected)

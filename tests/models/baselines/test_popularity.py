@@ -4,7 +4,7 @@ import torch
 from stages.models.baselines.popularity import Popularity, PopularityConfig
 
 
-def test_scores_are_counts_whoever_asks():
+def test_every_user_s_scores_are_the_items_counts():
     model = Popularity(PopularityConfig(items=4))
     model.count(np.array([1, 3, 3, 4, 3]))
     scores = model.last_hidden(torch.tensor([[2, 1], [4, 0]])) @ model.item_matrix().T

@@ -28,7 +28,7 @@ def test_the_adaptor_is_the_gated_sum_of_whitening_experts():
         torch.testing.assert_close(y, sum(g * e for g, e in zip(gates, experts, strict=True)), atol=1e-4, rtol=1e-4)
 
 
-def test_gates_are_noisy_in_training_alone_and_sum_to_one():
+def test_gates_sum_to_one_and_are_noisy_only_in_training():
     mixture = filled_mixture()
     assert not torch.equal(mixture.gates(TEXT), mixture.gates(TEXT))
     torch.testing.assert_close(mixture.gates(TEXT).sum(dim=1), torch.ones(20))
@@ -46,7 +46,7 @@ def test_the_loss_is_cross_entropy_of_cosines_over_the_temperature(use_id):
     torch.testing.assert_close(loss, -F.log_softmax(scores, dim=0)[6])
 
 
-def test_the_text_vectors_stay_as_they_are():
+def test_the_text_vectors_are_not_trained():
     model = small_model()
     assert "text" not in dict(model.named_parameters())
     assert torch.equal(model.text[1:], TEXT)

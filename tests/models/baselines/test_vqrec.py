@@ -14,7 +14,7 @@ def reconstruction_error(vectors: np.ndarray, codes: np.ndarray) -> float:
     return total
 
 
-def test_codes_keep_together_what_is_close():
+def test_similar_items_share_codes():
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(5, 12)) * 10
     topic = rng.integers(0, 5, size=200)
@@ -25,7 +25,7 @@ def test_codes_keep_together_what_is_close():
     assert reconstruction_error(vectors, codes) < 0.5 * reconstruction_error(vectors, shuffled)
 
 
-def test_items_that_training_never_saw_do_not_shape_the_codes():
+def test_items_that_do_not_occur_in_training_do_not_change_the_codes_of_the_others():
     rng = np.random.default_rng(0)
     vectors, known = rng.normal(size=(60, 8)), np.arange(60) < 50
     changed = np.where(known[:, None], vectors, rng.normal(size=(60, 8)) * 100)
