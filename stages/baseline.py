@@ -125,14 +125,12 @@ def main() -> None:
     if absent := [modality for modality in SYSTEMS[name].content if modality not in params.modalities]:
         why = f"{name} reads {absent[0]}, which modalities={list(params.modalities)} lacks"
         if params.baseline.absent == "error":
-            raise InputError(f"baselines: {why}: take it off, or set baseline.absent=skip")
+            raise InputError(f"baselines: {why}: remove it, or set baseline.absent=skip")
         skip(name, why)
         return
     device, data = choose_device(params.device), TrainingData.read(SPLIT, TEST, EMBEDDINGS)
     if name == "itemknn" and data.items > MOST_ITEMS_IN_PAIRS:
-        raise InputError(
-            f"baselines: itemknn counts all pairs of items, too many for {data.items:,} items: take it off"
-        )
+        raise InputError(f"baselines: itemknn counts all pairs of items, too many for {data.items:,} items: remove it")
     test = read_parquet(TEST)
 
     model, summary = train(name, params, data, device)

@@ -1,4 +1,4 @@
-"""For each system of Table 4 the hashes of the files that define it: an edit of one trains that system again, alone.
+"""For each system of Table 4 the hashes of the files that define it, so that an edit trains only that system again.
 
 `baseline@NAME` depends on NAME's file of hashes; dvc.yaml cannot name a different model for each NAME.
 """

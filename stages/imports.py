@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 @cache
 def direct_imports(path: Path) -> frozenset[Path]:
-    """The project's files that `path` names in its import statements, those for type checking alone left out."""
+    """The project's files that `path` imports by itself, except imports under `if TYPE_CHECKING`."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -29,7 +29,7 @@ def module_file(name: str) -> Path:
 
 
 def imported_files(path: Path) -> set[Path]:
-    """Every file of the project that `path` imports, directly or through another; not `path` itself."""
+    """Every file of the project that `path` imports, directly or through other modules, without `path` itself."""
     found: set[Path] = set()
     waiting = [path]
     while waiting:

@@ -38,14 +38,14 @@ def test_sasrec_is_the_id_encoder(after):
     assert ranks.equals(of_encoder)
 
 
-def test_a_modality_that_is_not_in_use_is_named(after):
+def test_a_modality_that_the_system_reads_and_params_lack_is_named(after):
     workspace = after("embed")
     workspace.set_params(modalities=["id", "text"])
     with pytest.raises(InputError, match="missrec_tv_id reads image, which modalities"):
         workspace.run_baseline("missrec_tv_id")
 
 
-def test_it_is_skipped_on_purpose_with_a_line_in_the_table(after):
+def test_with_absent_skip_the_table_names_the_system_and_the_missing_modality(after):
     workspace = after("evaluate")
     workspace.set_params(modalities=["id", "text"], baselines=["pop", "missrec_tv_id"], baseline={"absent": "skip"})
     workspace.run_baseline("pop")
@@ -60,7 +60,7 @@ def test_it_is_skipped_on_purpose_with_a_line_in_the_table(after):
 def test_a_catalogue_too_large_to_count_its_pairs_is_an_input_error(after, monkeypatch):
     workspace = after("embed")
     monkeypatch.setattr("stages.baseline.MOST_ITEMS_IN_PAIRS", 39)
-    with pytest.raises(InputError, match="itemknn counts all pairs of items, too many for 40 items: take it off"):
+    with pytest.raises(InputError, match="itemknn counts all pairs of items, too many for 40 items: remove it"):
         workspace.run_baseline("itemknn")
 
 

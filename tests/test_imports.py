@@ -15,5 +15,5 @@ def test_imports_of_imports_are_followed():
     assert STAGES / "models/layers.py" in imported_files(STAGES / "pretrain.py")
 
 
-def test_imports_for_type_checking_alone_are_left_out():
+def test_imports_under_type_checking_are_left_out():
     assert module_file("stages.models.baselines.material") not in imported_files(module_file("stages.models.systems"))

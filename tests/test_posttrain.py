@@ -60,7 +60,7 @@ def test_id_alone_runs_through_every_stage(after):
         ({"without": ["cmse", "mmsd"]}, "leaves nothing that reads content"),
     ],
 )
-def test_a_combination_without_sense_is_refused_with_the_reason_and_the_model_stays(after, changes, reason):
+def test_a_combination_without_meaning_is_refused_with_the_reason_and_the_model_file_stays(after, changes, reason):
     workspace = after("posttrain")
     before = WEIGHTS.read_bytes()
     workspace.set_params(**changes)

@@ -8,7 +8,7 @@ from stages.errors import InputError
 WEIGHTS = Path("artifacts/id_encoder.safetensors")
 
 
-def test_the_summary_is_of_the_epoch_that_was_kept(after):
+def test_the_summary_is_of_the_best_epoch(after):
     workspace = after("split")
     workspace.set_params(pretrain={"epochs": 4})
     workspace.run("pretrain")
@@ -39,7 +39,7 @@ def test_a_missing_split_is_an_input_error(after):
     assert WEIGHTS.read_bytes() == before
 
 
-def test_a_device_that_is_not_here_is_an_input_error(after):
+def test_a_device_that_the_machine_lacks_is_an_input_error(after):
     workspace = after("split")
     workspace.set_params(device="cuda:77")
     with pytest.raises(InputError, match="device=cuda:77 is not available on this machine"):

@@ -133,6 +133,11 @@ def test_the_stacks_have_the_layers_rates_and_heads_of_the_configuration():
             assert layer.heads == CONFIG.heads
 
 
+def test_by_default_nothing_is_left_out_and_nothing_is_frozen():
+    config = SicsrecConfig(**{name: value for name, value in vars(CONFIG).items() if name not in ("without", "frozen")})
+    assert config.without == config.frozen == ()
+
+
 def test_weights_start_from_a_normal_with_standard_deviation_002_and_biases_at_zero():
     model = Sicsrec(replace(CONFIG, items=2000, dim=64))
     assert abs(model.item_embedding.weight.std().item() - 0.02) < 1e-3
