@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from accelerate.state import AcceleratorState
 from torch import nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from stages.errors import InputError
 from stages.training.fit import Outcome, Plan, fit
@@ -190,6 +192,17 @@ def test_a_resumed_run_ends_with_the_best_weights_from_before_the_interruption(t
     assert torch.equal(model.w, weights[1])
 
 
+def test_a_run_whose_epochs_are_all_in_the_state_trains_nothing_and_ends_with_the_best_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.training.fit.SECONDS_BETWEEN_STATES", 0.0)
+    validate, weights = scripted(0.1, 0.3, 0.2)
+    with pytest.raises(Interrupted):
+        run(tmp_path, validate, batches=until(4))
+    model, outcome = run(tmp_path, validate, Plan(epochs=3, patience=3, monitor="score", learning_rate=0.05, seed=7))
+    assert len(outcome.rows) == len(weights) == 3
+    assert torch.equal(model.w, weights[1])
+    assert not model.training
+
+
 def test_a_state_with_anything_but_weights_and_numbers_is_not_loaded(tmp_path):
     torch.save({"model": Interrupted()}, tmp_path / "state.pt")
     with pytest.raises(pickle.UnpicklingError, match="Weights only"):
@@ -197,14 +210,14 @@ def test_a_state_with_anything_but_weights_and_numbers_is_not_loaded(tmp_path):
 
 
 def ticking(monkeypatch):
-    """A clock that advances by one second each time it is read."""
-    seconds = iter(range(100, 10_000))
+    """A clock that advances by two seconds each time it is read."""
+    seconds = iter(range(100, 10_000, 2))
     monkeypatch.setattr("stages.training.fit.time", SimpleNamespace(monotonic=lambda: next(seconds)))
 
 
 def test_the_state_is_saved_when_the_last_one_is_older_than_the_interval(tmp_path, monkeypatch):
     ticking(monkeypatch)  # read at the start, three times an epoch, and after saving
-    monkeypatch.setattr("stages.training.fit.SECONDS_BETWEEN_STATES", 6.0)
+    monkeypatch.setattr("stages.training.fit.SECONDS_BETWEEN_STATES", 12.0)
     saved = []
 
     def validate(model):
@@ -224,15 +237,15 @@ def test_curves_have_one_point_per_epoch_and_the_rate_counts_positions_that_are_
         return [(x, torch.zeros(2), np.zeros(2))] * 5
 
     _, outcome = run(tmp_path, distance, batches=three_positions_per_batch)
-    assert curve(tmp_path, "positions_per_second") == [(step, 15.0) for step in range(4)]
+    assert curve(tmp_path, "positions_per_second") == [(step, 7.5) for step in range(4)]  # 15 in 2 s
     assert curve(tmp_path, "loss") == [(step, pytest.approx(row["loss"])) for step, row in enumerate(outcome.rows)]
     assert curve(tmp_path, "learning_rate") == [(step, 0.05) for step in range(4)]
 
 
 def test_the_message_tells_the_seconds(tmp_path, monkeypatch, capsys):
-    ticking(monkeypatch)
+    ticking(monkeypatch)  # read at the start, three times an epoch, once after saving the state, and at the end
     run(tmp_path, distance)
-    assert capsys.readouterr().out == "curves: 6 epochs in 19 s, weights of epoch 6\n"
+    assert capsys.readouterr().out == "curves: 6 epochs in 40 s, weights of epoch 6\n"
 
 
 def test_every_metric_has_a_live_curve(tmp_path):
@@ -284,6 +297,14 @@ def test_a_rank_other_than_0_writes_and_prints_nothing(tmp_path, monkeypatch, ca
 def test_a_loss_that_is_not_finite_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="^the loss is nan in epoch 1: lower learning_rate in params.yaml$"):
         run(tmp_path, distance, batches=lambda epoch: [(torch.full((1, 4), float("nan")), torch.zeros(1))])
+
+
+def test_a_loss_is_the_mean_over_steps_and_processes(tmp_path):
+    _, alone = run(tmp_path / "one", distance)
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)  # the other process adds zeros
+    _, shared = run(tmp_path / "two", distance)
+    dist.destroy_process_group()
+    assert [row["loss"] for row in shared.rows] == pytest.approx([row["loss"] / 2 for row in alone.rows])
 
 
 def test_training_on_a_gpu_equals_training_on_the_cpu(tmp_path):

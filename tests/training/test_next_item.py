@@ -1,0 +1,95 @@
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from stages.data.histories import Histories, training_batches, training_windows
+from stages.models.sasrec import Sasrec, SasrecConfig
+from stages.params import Schedule
+from stages.training.next_item import TrainingData, train_next_item, validation_metrics
+
+CPU = torch.device("cpu")
+SCHEDULE = Schedule(epochs=2, patience=2, batch_positions=8, learning_rate=0.01)
+
+
+class Recording(Sasrec):
+    """SASRec that records the batches it learns from, the seeds of its epochs and its sampler."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.batches, self.seeds, self.sizes = [], [], set()
+
+    def start_epoch(self, seed):
+        self.seeds.append(seed)
+
+    def loss(self, items, targets):
+        self.batches.append(items)
+        self.sizes.add(self.sampler.size if self.sampler else None)
+        return super().loss(items, targets)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch) -> TrainingData:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"items": [(1 + rng.permutation(9)[:n]).tolist() for n in rng.integers(3, 7, size=12)]})
+    return TrainingData(Histories.from_frame(frame), rng.integers(1, 10, size=12), 9, ())
+
+
+def train(data, folder, negatives="all", **options):
+    torch.manual_seed(0)
+    model = Recording(SasrecConfig(items=9, dim=8, layers=1, heads=2, dropout=0.2, max_length=4))
+    outcome = train_next_item(
+        model, data, SCHEDULE, max_length=4, negatives=negatives, seed=5, name="test", identity=[], inputs=[],
+        curves=folder / "curves", device=CPU, **options,
+    )  # fmt: skip
+    return model, outcome
+
+
+def test_each_epoch_s_batches_are_drawn_from_the_seed_and_the_epoch(data, tmp_path):
+    model, _ = train(data, tmp_path)
+    windows = training_windows(data.histories, 4)
+    expected = [
+        batch.items
+        for epoch in (1, 2)
+        for batch in training_batches(data.histories, windows, 8, np.random.default_rng([5, epoch]))
+    ]
+    assert len(model.batches) == len(expected)
+    assert all(torch.equal(batch, other) for batch, other in zip(model.batches, expected, strict=True))
+
+
+def test_a_model_that_prepares_epochs_gets_another_seed_each_epoch(data, tmp_path):
+    model, _ = train(data, tmp_path)
+    assert model.seeds == [6, 7]
+
+
+@pytest.mark.parametrize(("negatives", "size"), [("all", None), (3, 3)])
+def test_the_loss_is_over_all_items_or_over_the_sampled_negatives(data, tmp_path, negatives, size):
+    model, _ = train(data, tmp_path, negatives)
+    assert model.sizes == {size}
+
+
+def test_the_best_epoch_is_that_with_the_best_validation_ndcg_at_10(data, tmp_path):
+    model, outcome = train(data, tmp_path)
+    metrics = validation_metrics(model, data.histories, data.valid, max_length=4, device=CPU)
+    assert outcome.best == max(row["ndcg@10"] for row in outcome.rows) == metrics["ndcg@10"]
+    assert {name: outcome.rows[outcome.best_epoch - 1][name] for name in metrics} == metrics
+
+
+def test_other_batches_can_be_given(data, tmp_path):
+    batch = (torch.tensor([[1, 2]]), torch.tensor([[2, 3]]))
+    model, _ = train(data, tmp_path, make_batches=lambda rng: [batch])
+    assert [items.tolist() for items in model.batches] == [[[1, 2]]] * 2
+
+
+def test_validation_metrics_are_those_of_a_plain_loop_over_users(data):
+    torch.manual_seed(0)
+    model = Sasrec(SasrecConfig(items=9, dim=8, layers=1, heads=2, dropout=0.2, max_length=4)).eval()
+    metrics = validation_metrics(model, data.histories, data.valid, max_length=4, device=CPU)
+    ranks = []
+    for user, target in enumerate(data.valid):
+        history = data.histories.values[data.histories.offsets[user] : data.histories.offsets[user + 1]][-4:]
+        scores = model.item_matrix() @ model.hidden(torch.from_numpy(history)[None])[0, -1]
+        ranks.append(int((scores >= scores[target - 1]).sum()))
+    assert metrics["hit@5"] == np.mean(np.array(ranks) <= 5)
+    assert metrics["ndcg@10"] == pytest.approx(np.mean(1 / np.log2(np.array(ranks) + 1)))
