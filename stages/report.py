@@ -14,7 +14,9 @@ from stages.errors import run_stage
 from stages.files import atomic, read_json, read_parquet, write_json
 from stages.params import load_params
 from stages.pictures.alignment import draw_alignment
-from stages.pictures.cases import CoverArchive, draw_cases
+from stages.pictures.cases import draw_cases
+from stages.pictures.covers import CoverArchive
+from stages.pictures.placeholder import draw_or_placeholder
 from stages.provenance import check_inputs
 from stages.tables.comparison import as_markdown, compare_systems
 from stages.tables.curves import read_curves
@@ -99,9 +101,11 @@ def draw_pictures(dataset: str, title: str) -> None:
     """How far titles and covers are apart, and where the models differ (Fig. 5)."""
     projection, summary = CURVES / "sft" / "projection.parquet", read_json(CURVES / "sft" / "summary.json")
     points = read_parquet(projection) if projection.is_file() else pl.DataFrame(schema=["when"])
-    draw_alignment(points, summary.get("modality_gap", {}), METRICS / "pictures" / "alignment.png")
-    covers, items = CoverArchive(Path(f"artifacts/raw/{dataset}_cover.zip")), read_parquet(SPLIT / "items.parquet")
-    draw_cases(read_parquet(CASES), items, covers, title, METRICS / "pictures" / "cases.jpg")
+    gaps, cases, items = summary.get("modality_gap", {}), read_parquet(CASES), read_parquet(SPLIT / "items.parquet")
+    archive = Path(f"artifacts/raw/{dataset}_cover.zip")
+    folder = METRICS / "pictures"
+    draw_or_placeholder(folder / "alignment.png", lambda path: draw_alignment(points, gaps, path))
+    draw_or_placeholder(folder / "cases.jpg", lambda path: draw_cases(cases, items, CoverArchive(archive), title, path))
 
 
 def main() -> None:
@@ -119,7 +123,7 @@ def main() -> None:
     table = compare_systems(
         ranks["kept"], ranks["filtered"], params.dataset, resamples=params.evaluate.bootstrap, seed=params.seed
     )
-    write_comparison(table | {"skipped": skipped})
+    write_comparison(table | {"skipped": skipped})  # before the pictures: one that fails must not cost the tables
     draw_pictures(params.dataset, f"title_{params.language}")
 
 

@@ -64,3 +64,13 @@ def test_ranks_of_a_system_no_longer_listed_are_removed(after):
     workspace.set_params(baselines=[])
     workspace.run("report")
     assert {path.name for path in Path("artifacts/ranks").iterdir()} == {"sicsrec.parquet", "id_encoder.parquet"}
+
+
+def test_a_picture_that_fails_does_not_cost_the_tables(after, capsys):
+    workspace = after("evaluate")
+    Path("artifacts/raw/sample_cover.zip").write_bytes(b"no zip")
+    workspace.run("report")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert "metrics/pictures/cases.jpg could not be drawn (BadZipFile" in line
+    assert {"table4.md", "table4.json", "groups.json", "pictures"} <= {path.name for path in Path("metrics").iterdir()}
+    assert {path.name for path in Path("metrics/pictures").iterdir()} == {"alignment.png", "cases.jpg"}
