@@ -7,6 +7,7 @@ from pathlib import Path
 from stages.data.fingerprint import path_fingerprint, url_fingerprint
 from stages.errors import InputError, run_stage
 from stages.params import load_params
+from stages.shallow_clone import refuse_experiment_in_shallow_clone
 
 OUTPUT = Path("metrics/source.json")
 ROOT = Path(os.environ.get("DVC_ROOT", "."))  # as stages.files.project_root, without the imports of stages.files
@@ -17,6 +18,7 @@ def main() -> None:
 
     A source that is not at hand (a fresh clone, no network) counts as unchanged since metrics/source.json was written.
     """
+    refuse_experiment_in_shallow_clone()  # here, because this is the one stage that every experiment runs
     params = load_params()
     source = "" if params.dataset == "sample" else params.source
     recorded = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.is_file() else {}

@@ -58,6 +58,6 @@ def commit(folder: Path) -> None:
 
 
 def stages_run(output: str) -> list[str]:
-    """The stages that DVC reports as run, in order: not those it restored, nor `source`, which always runs."""
+    """The stages that DVC reports as run, in order; not those that it restored, nor `source`, which always runs."""
     ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
     return [name for name in ran if name != "source"]

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from stages.errors import InputError, run_stage
 from stages.files import atomic, write_json
 from stages.params import load_params
+from stages.shallow_clone import MEND, is_shallow
 from stages.tables.archive import archive_run, archived_runs
 from stages.tables.experiments import FinishedRun, choose_runs, finished_experiments, flatten
 from stages.tables.markdown import TESTED
@@ -62,9 +63,8 @@ def main() -> None:
     found = choose_runs(experiments, table.rows, where=parse_conditions(options.where), params=current)
     datasets = {experiment.params["dataset"] for group in found.values() for experiment in group}
     if not datasets:
-        raise InputError(
-            f"no finished experiment fits {options.name} {' '.join(options.where)}: see stages/tables/README.md"
-        )
+        advice = f"this is a shallow clone: {MEND}" if is_shallow(Path()) else "see stages/tables/README.md"
+        raise InputError(f"no finished experiment fits {options.name} {' '.join(options.where)}: {advice}")
     dataset = datasets.pop()
     used = [(row, one_run_per_seed(found[row.name], row.system)) for row in table.rows]
     runs = {row.name: read_runs(group, row.system) for row, group in used}
