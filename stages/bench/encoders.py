@@ -15,6 +15,7 @@ from stages.encoders.alignment import Adapter, info_nce
 from stages.encoders.cached_trunk import Tuned
 from stages.encoders.content_encoder import ItemInputs
 from stages.encoders.embedding import embed_items
+from stages.encoders.last_block import find_last_block
 from stages.encoders.text import TextEncoder
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 
@@ -71,7 +72,8 @@ def _plain(encoder: TextEncoder, titles: list[str], tau: float, rates: Rates) ->
     assert isinstance(encoder.model, PreTrainedModel)
     encoder.model.set_attn_implementation("sdpa")  # transformers' own default
     encoder.model.requires_grad_(False)
-    encoder.last_block().requires_grad_(True)
+    one = encoder.trimmed({name: tensor[:1] for name, tensor in inputs.items()})
+    last_block = find_last_block(encoder, one).block.requires_grad_(True)
 
     def loss(block: np.ndarray) -> Tensor:
         anchors, positives = torch.from_numpy(block).unbind(dim=1)
@@ -79,7 +81,7 @@ def _plain(encoder: TextEncoder, titles: list[str], tau: float, rates: Rates) ->
         return info_nce(left, right, anchors, positives, tau)
 
     groups = [
-        {"params": encoder.last_block().parameters(), "lr": rates[0]},
+        {"params": last_block.parameters(), "lr": rates[0]},
         {"params": adapter.parameters(), "lr": rates[1]},
     ]
     return loss, torch.optim.Adam(groups, fused=True)

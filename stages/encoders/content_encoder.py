@@ -35,6 +35,7 @@ class ContentEncoder(Protocol):
     """A pretrained or small model that makes one vector of an item's content."""
 
     model: nn.Module
+    head: nn.Module  # what `pool` runs beside the model; no weights: nn.Identity()
 
     def read(self, catalogue: Catalogue) -> ItemInputs:
         """The inputs of all items. Raises InputError when no item has content of this modality."""
@@ -51,17 +52,8 @@ class ContentEncoder(Protocol):
     def pool(self, states: Float[Tensor, "n ..."], inputs: Inputs) -> Float[Tensor, "n D"]:
         """One vector per item."""
 
-    def last_block(self) -> nn.Module:
-        """The part that `sft.train=last_block` trains. Raises InputError where the model has none."""
-
-    def run_last_block(self, args: list[Any], kwargs: dict[str, Any]) -> Float[Tensor, "n ..."]:
-        """The last block's output for the arguments that the model calls it with."""
-
-    def after_last_block(self, states: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """What the model does between its last block and `states`."""
-
-    def modules_after(self) -> list[nn.Module]:
-        """The modules behind the last block, which train with it."""
+    def run_last_block(self, block: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """The last block's output for the arguments that the model calls it with; at least what `pool` reads of it."""
 
     def save(self, folder: Path) -> None:
         """Write model and settings so that the modality's `load` reads them."""

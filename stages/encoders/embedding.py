@@ -15,7 +15,8 @@ def embed_items(
     encoder: ContentEncoder, inputs: ItemInputs, batch_size: int, device: torch.device, name: str = "items"
 ) -> Float[Tensor, "N D"]:
     """Vectors of all items; one that is not usable gets the mean of the others. name: of the progress bar."""
-    encoder.model.to(device).eval()
+    for part in (encoder.model, encoder.head):
+        part.to(device).eval()
     usable = inputs.usable.nonzero().flatten()
     lengths = encoder.lengths({name: tensor[usable] for name, tensor in inputs.values.items()})
     batches = usable[lengths.argsort(stable=True)].split(batch_size)

@@ -1,7 +1,7 @@
 """The image encoder: a timm model by name or folder, or a small vision transformer from scratch."""
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class ImageEncoder:
 
     model: Any  # nn.Module with timm's forward_features and forward_head, which have no type of their own
     feature: str  # head or pooled
+    head: nn.Module = field(default_factory=nn.Identity)  # the classifier is part of the model
 
     def read(self, catalogue: Catalogue) -> ItemInputs:
         """Pixels of all covers. Raises InputError when no item has a readable one."""
@@ -55,27 +56,9 @@ class ImageEncoder:
         """The classifier's output, or the pooled features."""
         return self.model.forward_head(states, pre_logits=self.feature == "pooled")
 
-    def last_block(self) -> nn.Module:
-        """The last transformer block (ViT) or stage (Swin, ResNet). Raises InputError for other families."""
-        for name in ("blocks", "layers"):
-            if isinstance(getattr(self.model, name, None), nn.Sequential | nn.ModuleList):
-                return getattr(self.model, name)[-1]
-        if hasattr(self.model, "layer4"):
-            return self.model.layer4
-        raise InputError(f"image_encoder: {type(self.model).__name__} has no stages that we know: set sft.train=all")
-
-    def run_last_block(self, args: list[Any], kwargs: dict[str, Any]) -> Float[Tensor, "n ..."]:
+    def run_last_block(self, block: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """The last block's output for its arguments."""
-        return self.last_block()(*args, **kwargs)
-
-    def after_last_block(self, states: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """What `forward_features` does after the last block: a final norm, where there is one."""
-        return self.model.norm(states) if hasattr(self.model, "norm") else states
-
-    def modules_after(self) -> list[nn.Module]:
-        """Norm and classifier."""
-        names = ("norm", "head", "fc", "fc_norm", "head_drop")
-        return [getattr(self.model, name) for name in names if hasattr(self.model, name)]
+        return block(*args, **kwargs)
 
     def save(self, folder: Path) -> None:
         """Write the model in timm's layout, which `local-dir:FOLDER` loads."""

@@ -1,6 +1,6 @@
 """The text encoder: a transformers encoder by name or folder, or a small BERT from scratch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class TextEncoder:
     tokenizer: PreTrainedTokenizerBase
     pooling: str  # cls or mean
     max_tokens: int
+    head: nn.Module = field(default_factory=nn.Identity)
 
     def read(self, catalogue: Catalogue) -> ItemInputs:
         """Tokens of all titles; an empty title is encoded like any other."""
@@ -72,34 +73,11 @@ class TextEncoder:
         mask = inputs["attention_mask"][:, :, None].to(states.dtype)
         return (states * mask).sum(dim=1) / mask.sum(dim=1)
 
-    def last_block(self) -> nn.Module:
-        """The last transformer layer. Raises InputError for a model that is not built like BERT or T5."""
-        encoder = getattr(self.model, "encoder", None)
-        blocks = getattr(encoder, "layer", None) or getattr(encoder, "block", None)
-        if blocks is None:
-            raise InputError(
-                f"text_encoder: {type(self.model).__name__} has its layers elsewhere than BERT or T5: set sft.train=all"
-            )
-        return blocks[-1]
-
-    def run_last_block(self, args: list[Any], kwargs: dict[str, Any]) -> Float[Tensor, "n tokens D"]:
+    def run_last_block(self, block: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """The last layer's output for its arguments; of the first token only if pooling reads no other."""
-        block = self.last_block()
         if self.pooling == "cls" and isinstance(block, BertLayer | RobertaLayer):
             return first_token(block, args[0], kwargs["attention_mask"] if "attention_mask" in kwargs else args[1])
-        output = block(*args, **kwargs)
-        return output[0] if isinstance(output, tuple) else output
-
-    def after_last_block(self, states: Float[Tensor, "n tokens D"]) -> Float[Tensor, "n tokens D"]:
-        """T5 normalises the last layer's output, BERT does nothing."""
-        for module in self.modules_after():
-            states = module(states)
-        return states
-
-    def modules_after(self) -> list[nn.Module]:
-        """T5's norm; of BERT none."""
-        norm = getattr(self.model.encoder, "final_layer_norm", None)
-        return [] if norm is None else [norm]
+        return block(*args, **kwargs)
 
     def save(self, folder: Path) -> None:
         """Write model and tokenizer in Hugging Face's layout."""

@@ -4,8 +4,6 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
-    DistilBertConfig,
-    DistilBertModel,
     RobertaConfig,
     RobertaModel,
     T5Config,
@@ -101,11 +99,3 @@ def test_a_folder_without_weights_is_an_input_error(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(InputError, match="cannot be loaded"):
         load_text_encoder(str(tmp_path), "cls", 20)
-
-
-def test_a_model_without_a_known_list_of_layers_is_refused_with_train_all_as_the_mend(tmp_path):
-    saved(tmp_path, "bert")
-    encoder = load_text_encoder(str(tmp_path), "cls", 20)
-    encoder.model = DistilBertModel(DistilBertConfig(vocab_size=200, dim=16, n_layers=1, n_heads=2, hidden_dim=16))
-    with pytest.raises(InputError, match="sft.train=all"):
-        encoder.last_block()
