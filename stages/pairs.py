@@ -24,6 +24,24 @@ ANSWERS = {
 }
 
 
+def read_titles(items: pl.DataFrame, language: str) -> list[str]:
+    """The items' titles, all empty if no item has one in any language; says how many are empty.
+
+    Raises InputError when titles are in another language only.
+    """
+    titles = items[f"title_{language}"].to_list()
+    if any(titles):
+        if "" in titles:
+            untitled = items["raw_id"][titles.index("")]
+            print(f"items without a title_{language}: {titles.count('')}, the first is {untitled}")
+        return titles
+    other = "en" if language == "zh" else "zh"
+    if (items[f"title_{other}"] != "").any():
+        raise InputError(f"{SPLIT}/items.parquet: no item has a title_{language}: set language={other}")
+    print("no item has a title: there is nothing to compare, and no pairs")
+    return titles
+
+
 def answers_table(questions: list[Question], verdicts: list[Verdict]) -> pl.DataFrame:
     """Every question with its answer, sorted by user; columns as in ANSWERS."""
     rows = [
@@ -38,10 +56,7 @@ def main() -> None:
     files = SPLIT / f"{params.pairs.history}.parquet", SPLIT / "items.parquet"
     histories, items = map(read_parquet, files)
     inputs = check_inputs(*files)
-    titles = items[f"title_{params.language}"].to_list()
-    if "" in titles:
-        untitled = items["raw_id"][titles.index("")]
-        print(f"items without a title_{params.language}: {titles.count('')}, the first is {untitled}")
+    titles = read_titles(items, params.language)
     if params.pairs.history == "full":
         print("pairs.history=full: fine-tuning sees validation and test items, which makes its metrics too good")
     questions = build_questions(histories)
@@ -60,10 +75,10 @@ def main() -> None:
             journals=cache_folder("answers"),
         )
     )
-    verdicts, statistics = judge.choose(questions, titles)
+    verdicts, statistics = judge.choose(questions, titles) if any(titles) else ([Verdict(None)] * len(questions), {})
     answers = answers_table(questions, verdicts)
     pairs = answers.filter(pl.col("chosen").is_not_null()).select("user", "target", similar="chosen")
-    if pairs.is_empty():
+    if pairs.is_empty() and any(titles):
         raise InputError(f"llm={params.llm} found no similar pair: lower pairs.threshold or use another judge")
     write_parquet(Path("artifacts/answers.parquet"), answers)
     write_parquet(Path("artifacts/pairs.parquet"), pairs, inputs)

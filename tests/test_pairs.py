@@ -1,14 +1,16 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from stages.errors import InputError
-from tests.judge.ollama_server import DIGEST, MODEL, ollama_server
+from tests.judge.ollama_server import DIGEST, MODEL, Fault, ollama_server
 
 ROOT = Path(__file__).parents[1]
 PAIRS = Path("artifacts/pairs.parquet")
@@ -23,6 +25,20 @@ def as_a_command() -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "stages.pairs"],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def start_command() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.pairs"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def write_titles(**titles: str) -> None:
+    """Give all items of the split these titles, by language."""
+    path = Path("artifacts/split/items.parquet")
+    columns = [pl.lit(title).alias(f"title_{language}") for language, title in titles.items()]
+    pl.read_parquet(path).with_columns(columns).write_parquet(path)
 
 
 def test_the_target_is_the_last_training_item_and_the_similar_one_stands_before_it(after):
@@ -86,6 +102,43 @@ def test_without_a_server_it_says_what_to_start_in_one_line_and_keeps_what_was_t
         "error: no Ollama server at http://127.0.0.1:9: start it with `ollama serve`, or set ollama.hosts"
     ]
     assert PAIRS.read_bytes() == before
+
+
+def test_an_interruption_is_one_line_and_the_next_run_goes_on(after):
+    workspace = after("split")
+    with ollama_server(lambda number, body: Fault.HANG if number > 20 else None) as server:
+        workspace.set_params(llm=MODEL, ollama={"hosts": [server.url], "concurrency": 1})
+        with start_command() as process:
+            while len(server.requests) < 21:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            errors = process.communicate(timeout=10)[1]
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+        assert not PAIRS.exists()
+        server.behaviour = lambda number, body: None
+        workspace.run("pairs")
+        assert PAIRS.exists()
+        contents = [body["messages"][0]["content"] for body in server.requests]
+        assert len(contents) == len(set(contents)) + 1  # the one in flight
+
+
+def test_titles_in_another_language_only_are_an_input_error(after):
+    workspace = after("split")
+    write_titles(zh="", en="a title")
+    with pytest.raises(InputError, match="items.parquet: no item has a title_zh: set language=en"):
+        workspace.run("pairs")
+
+
+@pytest.mark.parametrize("llm", ["lexical", MODEL])
+def test_items_without_any_title_have_no_pairs(after, capsys, llm):
+    workspace = after("split")
+    write_titles(zh="", en="")
+    workspace.set_params(llm=llm)
+    workspace.run("pairs")
+    assert pl.read_parquet(PAIRS).is_empty()
+    assert (facts()["pairs"], facts()["none"]) == (0, 80)
+    assert "no item has a title" in capsys.readouterr().out
 
 
 def test_a_judge_that_finds_nothing_is_an_input_error(after):

@@ -1,4 +1,4 @@
-"""How far two judges agree on the same histories: `python -m stages.judge.agreement A B`.
+"""How often two judges agree on the same histories: `python -m stages.judge.agreement A B`.
 
 A and B: a file written as `artifacts/answers.parquet`, or a git revision or experiment name that has one.
 """
@@ -19,10 +19,11 @@ from stages.errors import InputError, run_stage
 
 ANSWERS = "artifacts/answers.parquet"
 NONE = -1
+LEAST_COMMON = 0.5  # share of the smaller file's questions that both files must have
 
 
 def read_answers(place: str) -> pl.DataFrame:
-    """The answers in a file or of a revision. Raises InputError when there are none."""
+    """The answers in a file or of a revision. Raises InputError if there are none."""
     if Path(place).is_file():
         return pl.read_parquet(place)
     try:
@@ -32,15 +33,20 @@ def read_answers(place: str) -> pl.DataFrame:
 
 
 def agreement(a: pl.DataFrame, b: pl.DataFrame) -> dict[str, Any]:
-    """Agreement over the histories that both judges gave a valid answer to.
+    """Agreement over the histories for which both judges gave a valid answer.
 
-    same: share of equal choices, "none" being one. kappa: Cohen's κ of the choices, each item a category.
-    kappa_none: Cohen's κ of whether there is a similar item at all.
+    same: share of equal choices, "none" counted as a choice. kappa: Cohen's κ of the choices, each item a category.
+    kappa_none: Cohen's κ of whether there is a similar item at all. Raises InputError if the two were asked different
+    questions.
     """
-    valid = (frame.filter(pl.col("valid")).select("user", "target", "chosen") for frame in (a, b))
-    both = next(valid).join(next(valid), on=["user", "target"], suffix="_b").fill_null(NONE)
+    common = a.join(b, on=["user", "target"], suffix="_b")
+    if len(common) < LEAST_COMMON * min(len(a), len(b)) or common.is_empty():
+        raise InputError(
+            f"{len(common)} of {len(a)} and {len(b)} histories are the same: compare runs on one dataset and split"
+        )
+    both = common.filter(pl.col("valid") & pl.col("valid_b")).fill_null(NONE)
     if both.is_empty():
-        raise InputError("the two judges have no history in common: compare runs on the same dataset and split")
+        raise InputError("there is no history for which both judges gave a valid answer")
     left, right = both["chosen"].to_numpy(), both["chosen_b"].to_numpy()
     return {
         "histories": len(both),
@@ -52,7 +58,7 @@ def agreement(a: pl.DataFrame, b: pl.DataFrame) -> dict[str, Any]:
 
 
 def _kappa(left: Any, right: Any) -> float | None:
-    """Cohen's κ; None where both gave one and the same answer throughout, for which it is not defined."""
+    """Cohen's κ; None if all answers of both are the same, for which it is not defined."""
     if len(set(left) | set(right)) == 1:
         return None
     return float(cohen_kappa_score(left, right))

@@ -42,8 +42,24 @@ def test_one_answer_throughout_has_no_kappa():
 
 
 def test_other_histories_are_refused():
-    with pytest.raises(InputError, match="no history in common"):
+    with pytest.raises(InputError, match="0 of 1 and 1 histories are the same"):
         agreement(answers([1]), answers([1]).with_columns(user=pl.lit(7, pl.Int32)))
+
+
+def test_two_datasets_with_an_accidental_match_are_refused():
+    left = answers([1, 2, 3])
+    right = left.with_columns(target=pl.Series([90, 50, 51], dtype=pl.Int32))
+    with pytest.raises(InputError, match="1 of 3 and 3 histories are the same: compare runs on one dataset"):
+        agreement(left, right)
+
+
+def test_a_part_of_the_histories_is_enough():
+    assert agreement(answers([1, 2, 3, 4]), answers([1, 2]))["histories"] == 2
+
+
+def test_judges_without_a_valid_answer_in_common_are_refused():
+    with pytest.raises(InputError, match="no history for which both judges gave a valid answer"):
+        agreement(answers([1, 2], [True, False]), answers([1, 2], [False, True]))
 
 
 def test_the_answers_of_a_stage_are_read_and_a_wrong_name_is_named(after):
