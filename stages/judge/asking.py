@@ -24,7 +24,7 @@ from stages.judge.judge import Statistics
 from stages.judge.prompt import Question, Verdict, answer_schema
 from stages.judge.reading import check_invalid, read, statistics
 
-EARLY_ANSWERS = 40  # from so many on, the run stops when the share below is invalid
+EARLY_ANSWERS = 40  # after so many, the run stops if more than the share below is invalid
 EARLY_INVALID = 0.9
 CUT_TOLERANCE = 8  # tokens around half of the context, to which Ollama cuts a prompt
 
@@ -48,7 +48,8 @@ async def _ask(
         model = await server.inspect(hosts)
         journal = Journal(journals / f"{_journal_name(model.digest)}.jsonl")
         with journal:
-            run = Run(server, model, hosts, journal, journal.read(), PromptMaker(server, model, titles, think=False))
+            maker = PromptMaker(server, model, titles, think=False)
+            run = Run(server, model, hosts, journal, journal.read(), maker, max(max_invalid, EARLY_INVALID))
             prompts = await run.answer_all(questions)
     different = {prompt.key: run.answers[prompt.key] for prompt in prompts}
     print(
@@ -61,7 +62,7 @@ async def _ask(
 
 
 def _journal_name(digest: str) -> str:
-    """The first digits of Ollama's digest; of any other text, of its hash."""
+    """The first digits of Ollama's digest, or of the hash of what another protocol has for it."""
     hexadecimal = digest.removeprefix("sha256:")
     if len(hexadecimal) != 64:
         hexadecimal = hashlib.sha256(digest.encode()).hexdigest()
@@ -70,7 +71,7 @@ def _journal_name(digest: str) -> str:
 
 @dataclass
 class Run:
-    """The state of one run: answers at hand, size of the context, counts."""
+    """One run over all questions: the answers it has, the context it asks for, what it counted."""
 
     server: ChatServer
     model: Model
@@ -78,6 +79,7 @@ class Run:
     journal: Journal
     answers: dict[str, Answer]  # by prompt key
     maker: PromptMaker
+    early_invalid: float  # share of invalid answers above which the run stops early
     num_ctx: int = 0  # tokens of context that prompts are sent with
     loaded: dict[str, int] = field(default_factory=dict)  # tokens of context in which a host holds the model, by URL
     tokens_per_estimate: float = 1.0  # measured on the longest prompt
@@ -86,7 +88,7 @@ class Run:
     invalid: int = 0
 
     async def answer_all(self, questions: list[Question]) -> list[Prompt]:
-        """Answer every question; the prompt that it was answered by. The answers are in `answers`."""
+        """Put an answer to each question into `answers`; return the prompt of each."""
         prompts = [self.maker.first(question) for question in questions]
         longest = max(prompts, key=lambda prompt: estimate_tokens(prompt.text))
         if await self._has_to_think(longest):
@@ -155,7 +157,7 @@ class Run:
     async def _ask_once(self, wanted: list[Prompt]) -> list[Prompt]:
         """Ask each prompt and journal its answer as it arrives; return the prompts that are too long."""
         too_long: list[Prompt] = []
-        with tqdm(total=len(wanted), desc="pairs", unit="prompt", disable=len(wanted) == 1) as bar:
+        with tqdm(total=len(wanted), desc="pairs", unit="prompt", leave=len(wanted) > 1) as bar:
 
             async def ask_one(host: Host, prompt: Prompt) -> None:
                 try:
@@ -213,7 +215,7 @@ class Run:
             verdict = read(self.answers[prompt.key], prompt, self.server)
             self.valid, self.invalid = self.valid + verdict.valid, self.invalid + (not verdict.valid)
             answers = self.valid + self.invalid
-            if not verdict.valid and answers >= EARLY_ANSWERS and self.invalid >= EARLY_INVALID * answers:
+            if not verdict.valid and answers >= EARLY_ANSWERS and self.invalid > self.early_invalid * answers:
                 other = "text" if self.server.answer_format == "json" else "json"
                 think = f", {self.server.section}.think=always" if self.model.can_think and not self.maker.think else ""
                 raise InputError(

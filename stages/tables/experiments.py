@@ -32,6 +32,8 @@ NOT_COMPARED = {
     "ollama.concurrency",
     "ollama.timeout",
     "ollama.keep_alive",
+    "openai.concurrency",
+    "openai.timeout",
     "encoders.workers",
     "evaluate.bootstrap",
 }

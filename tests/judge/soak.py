@@ -1,4 +1,4 @@
-"""A long run of the pairs stage against a faulty stand-in, killed on the way: `python -m tests.judge.soak`."""
+"""A long run of the pairs stage with a server that fails, killed several times: `python -m tests.judge.soak`."""
 
 import json
 import os
@@ -23,7 +23,7 @@ IN_FLIGHT = 16
 
 
 def write_workspace(folder: Path, histories: int, url: str) -> None:
-    """params.yaml and a split of random histories, all different."""
+    """Write params.yaml and a split of random histories, all different."""
     rng = random.Random(1)
     split = folder / "artifacts" / "split"
     split.mkdir(parents=True)
@@ -41,7 +41,7 @@ def write_workspace(folder: Path, histories: int, url: str) -> None:
 
 @contextmanager
 def server(*options: str) -> Iterator[str]:
-    """The stand-in as a process of its own; its address."""
+    """The stand-in in a process of its own; yields its address."""
     command = [sys.executable, "-m", "tests.judge.ollama_server", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
@@ -62,7 +62,7 @@ def answered(folder: Path) -> int:
 
 
 def soak(folder: Path, histories: int, faults: float, kills: int) -> dict[str, float]:
-    """The same histories with faults and kills and without; what came of it. Raises AssertionError on a difference."""
+    """Run the same histories with faults and kills and without them. Raises AssertionError if the pairs differ."""
     begin = time.monotonic()
     log = folder / "answered.txt"
     rough, calm = folder / "rough", folder / "calm"

@@ -174,10 +174,16 @@ def test_some_invalid_answers_at_first_do_not_stop_the_run(tmp_path):
     assert sum(not verdict.valid for verdict in verdicts) == 30
 
 
+def test_who_accepts_invalid_answers_is_not_stopped_early(tmp_path):
+    with ollama_server(lambda number, body: chat_reply("no")) as stand_in:
+        verdicts, _ = ask(MANY[:60], TITLES, server_at(stand_in.url), tmp_path, 1.0)
+    assert not any(verdict.valid for verdict in verdicts)
+
+
 # Models that think
 
 
-def test_a_model_that_is_silent_without_thinking_thinks_and_is_told_so_once(tmp_path, capsys):
+def test_a_model_that_is_silent_without_thinking_is_told_to_think(tmp_path, capsys):
     with ollama_server(silent=True) as stand_in:
         verdicts, statistics = ask(MANY, TITLES, server_at(stand_in.url), tmp_path, 0.05)
         assert [body["think"] for body in stand_in.requests] == [False] + [True] * 600

@@ -1,7 +1,7 @@
-"""How busy the judge keeps a server: `python -m tests.judge.throughput`, against a stand-in that answers in 50 ms.
+"""Overhead and throughput of the judge: `python -m tests.judge.throughput`, on a stand-in that answers in 50 ms.
 
-The overhead is that of the judge over a bare HTTP client that sends the same requests one after another. Each ratio is
-the median of several rounds.
+Overhead: the time over that of a bare HTTP client that sends the same requests one after another. Each figure is the
+median of several rounds.
 """
 
 import http.client
@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stages.judge.ollama import Server, ask
-from stages.judge.prompt import Question, answer_schema
+from stages.judge.prompt import Question, answer_schema, render
 from tests.judge.ollama_server import MODEL
 
 DELAY = 0.05  # seconds an answer
@@ -25,7 +25,7 @@ ROUNDS = 5
 
 
 def questions_and_titles(prompts: int) -> tuple[list[Question], list[str]]:
-    """Twenty candidates each, every prompt another one."""
+    """Different questions with twenty candidates each."""
     titles = [f"title {item}" for item in range(1, 2 * prompts + 30)]
     return [Question(n, n + 20, tuple(range(n + 1, n + 20))) for n in range(prompts)], titles
 
@@ -39,13 +39,14 @@ def judge_seconds(server: Server, prompts: int) -> float:
 
 
 def bare_seconds(server: Server, prompts: int) -> float:
-    """The same prompts through one connection of the standard library, nothing kept."""
+    """The same prompts through one connection of the standard library, without a journal."""
     questions, titles = questions_and_titles(prompts)
     connection = http.client.HTTPConnection(server.hosts[0].removeprefix("http://"))
     bodies = [
         {
-            "model": MODEL, "stream": False, "options": server.options, "format": answer_schema(question),
-            "messages": [{"role": "user", "content": server.render(question, titles)}],
+            "model": MODEL, "stream": False, "format": answer_schema(question), "think": False,
+            "options": {"temperature": 0, "seed": server.seed, "num_predict": 64, "num_ctx": 2048},
+            "messages": [{"role": "user", "content": render(question, titles, "en", "json")}],
         }
         for question in questions
     ]  # fmt: skip
@@ -56,8 +57,8 @@ def bare_seconds(server: Server, prompts: int) -> float:
     return time.monotonic() - begin
 
 
-def measured(serial: Server) -> tuple[float, float]:
-    """Overhead over the bare client, and throughput of several in flight to that of one."""
+def measure(serial: Server) -> tuple[float, float]:
+    """Overhead over the bare client, and the throughput of several in flight over that of one."""
     bare = bare_seconds(serial, PROMPTS)
     one = judge_seconds(serial, PROMPTS)
     several = judge_seconds(replace(serial, concurrency=IN_FLIGHT), PROMPTS * IN_FLIGHT)
@@ -70,7 +71,7 @@ def main() -> None:
         try:
             url = process.stdout.readline().strip()
             serial = Server((url,), MODEL, 1, 60.0, 8192, "5m", 1, "en", "json")
-            overheads, throughputs = zip(*(measured(serial) for _ in range(ROUNDS)), strict=True)
+            overheads, throughputs = zip(*(measure(serial) for _ in range(ROUNDS)), strict=True)
         finally:
             process.kill()
     facts = {
