@@ -102,7 +102,7 @@ def _role(path: PurePosixPath, dataset: str) -> tuple[str, bool]:
     if named:
         words = words[len(own) :] if words[: len(own)] == own else words[: -len(own)]
     suffix = table_suffix(path)
-    role = EXACT.get(path.name.lower()) or BY_SUFFIX.get(suffix)
+    role = EXACT.get(path.name.lower().removesuffix(".gz")) or BY_SUFFIX.get(suffix)
     if not role:
         is_interactions, is_items = bool(INTERACTIONS & set(words)), bool(ITEMS & set(words))
         if is_interactions != is_items:

@@ -78,9 +78,11 @@ def plain(name: str) -> str:
 
 
 def is_header(cells: Sequence[str], wanted: Wanted) -> bool:
-    """Whether a first row holds column names: one that params give, a RecBole type, or two names that we know."""
+    """Whether a first row holds names: one of the params, a RecBole type, the name of an id, or two that we know."""
     given = {name for name in wanted.names() if not name.isdigit()}
     if any(RECBOLE_TYPE.search(cell) or cell.strip() in given for cell in cells):
+        return True
+    if any(plain(cell) in USER | ITEM and plain(cell).endswith(("id", "asin")) for cell in cells):
         return True
     known = USER | ITEM | TIME | TITLE | TITLE_ZH | TITLE_EN
     return sum(plain(cell) in known for cell in cells) >= min(2, len(cells))

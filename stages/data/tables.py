@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ PACKED_SUFFIXES = {".gz", ".zst", ".zstd"}
 SEPARATORS = {".tsv": "\t", ".inter": "\t", ".item": "\t", ".dat": "::"}  # tried first; others: comma
 SAMPLE = 1 << 16  # bytes from which separator, quotes and header are told
 BLOCK = 1 << 24  # bytes of text in memory at a time, and the longest row
+csv.field_size_limit(BLOCK)
 MANY = "::"  # the one separator of two characters
 
 
@@ -132,10 +134,14 @@ class Table:
 
 def table_suffix(path: PurePosixPath) -> str:
     """The suffix that tells the format, without `.gz` or `.zst`; '' when the file is no table by its name."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in PACKED_SUFFIXES:
-        suffixes.pop()
-    return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else ""
+    suffix = PurePosixPath(_unpacked_name(path)).suffix
+    return suffix if suffix in SUFFIXES else ""
+
+
+def _unpacked_name(path: PurePosixPath) -> str:
+    """The name of a file without `.gz` or `.zst`, in small letters."""
+    name = path.name.lower()
+    return PurePosixPath(name).stem if PurePosixPath(name).suffix in PACKED_SUFFIXES else name
 
 
 def open_table(file: Path, path: PurePosixPath, wanted: Wanted) -> Table:
@@ -165,12 +171,12 @@ def open_table(file: Path, path: PurePosixPath, wanted: Wanted) -> Table:
         raise InputError(f"{name}: two columns have one name ({', '.join(columns)}): rename one")
     columns = tuple(RECBOLE_TYPE.sub("", column) for column in columns)
     if quoted:
-        quoted = not any(RECBOLE_TYPE.search(cell) for cell in rows[0]) and _has_quoted_field(file, separator, encoding)
+        quoted = not any(RECBOLE_TYPE.search(cell) for cell in rows[0]) and _is_quoted(file, name, separator, encoding)
     return Table(file, name, columns, "text", header, tuple(rows[0]), separator, quoted, encoding)
 
 
 def _default_names(path: PurePosixPath, width: int) -> tuple[str, ...]:
-    known = LAYOUTS.get(path.name.lower(), ())
+    known = LAYOUTS.get(_unpacked_name(path), ())
     return (*known, *(str(n) for n in range(len(known) + 1, width + 1)))[:width]
 
 
@@ -219,6 +225,26 @@ def _fields(lines: list[str], separator: str, quoted: bool) -> list[list[str]]:
     return rows
 
 
+def _is_quoted(file: Path, name: str, separator: str, encoding: str) -> bool:
+    """Whether quotes enclose fields, or are part of the text.
+
+    Raises InputError when fields begin with quotes that do not enclose them, unless tabs separate the fields: there
+    most programs do not quote at all.
+    """
+    if not _has_quoted_field(file, separator, encoding):
+        return False
+    row = 0
+    with _open_as_utf8(file, encoding) as stream, io.TextIOWrapper(stream, "utf-8", "replace", newline="") as text:
+        try:
+            for row, _ in enumerate(csv.reader(text, delimiter=separator, strict=True), 1):  # noqa: B007 - counts
+                pass
+        except csv.Error as error:
+            if separator == "\t":
+                return False
+            raise InputError(f"{name}, row {row + 1}: {error}: double the quotes inside a quoted field") from error
+    return True
+
+
 def _has_quoted_field(file: Path, separator: str, encoding: str) -> bool:
     """Whether any field of the file begins with a quote. If none does, quotes are part of the text."""
     if separator == MANY:
@@ -236,7 +262,7 @@ def _has_quoted_field(file: Path, separator: str, encoding: str) -> bool:
 def _encoding(file: Path, path: PurePosixPath, sample: bytes) -> str:
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    if path.name.lower() in LAYOUTS and not _is_utf8(file):
+    if _unpacked_name(path) in LAYOUTS and not _is_utf8(file):
         return "latin-1"  # MovieLens' older sets
     return "utf-8"
 

@@ -220,7 +220,8 @@ def test_a_bad_timestamp_is_named_by_its_row(source: Path, times: list[str], fau
     ("v1,u1,5\nv1,u1,6,7\n", "Shop_pair.csv: Row #2: Expected 3 columns, got 4"),
     ("v1,u1\nv1,u2\n", "Shop_pair.csv: which column is the user is not certain"),
     ("v1,u1,5\n,u1,6\n", "Shop_pair.csv, row 2: an id is empty"),
-    ('v1,"u1,5\nv2,u1,6\n', "Shop_pair.csv: Row #1"),
+    ('v1,"u1,5\nv2,u1,6\n', "Shop_pair.csv, row 1: unexpected end of data"),
+    ('v1,u1,5\nv1,"u"1,5\n', "Shop_pair.csv, row 2: ',' expected after '\"': double the quotes"),
     ("", "Shop_pair.csv is empty"),
     ("\n\n", "Shop_pair.csv is empty"),
     ("user_id,item_id,timestamp\n", "Shop_pair.csv has no interactions"),
@@ -255,6 +256,12 @@ def test_items_that_are_there_twice_with_equal_titles_count_once(source: Path) -
     text = (source / "Shop_item.csv").read_text()
     (source / "Shop_item.csv").write_text(text + text + "\n\n")
     assert read(source) == (PAIRS, TITLES)
+
+
+def test_tab_separated_titles_that_begin_with_a_quote_stay_whole(source: Path) -> None:
+    (source / "Shop_pair.csv").write_text(csv_text(frame()))
+    (source / "Shop_item.tsv").write_text("".join(f'{item}\t"Weird Al", live\t12" vinyl\n' for item in TITLES))
+    assert read(source) == (PAIRS, dict.fromkeys(TITLES, ('"Weird Al", live', '12" vinyl')))
 
 
 def test_odd_ids_and_titles_arrive_as_they_are(source: Path) -> None:
@@ -445,3 +452,17 @@ def test_what_was_read_is_printed(source: Path, capsys: pytest.CaptureFixture[st
         "items: Shop_item.csv, 5 items, 2 of them in the interactions alone",
         "covers: 1 of 5 items (not v3, v4, v1); 1 images of no item",
     ]
+
+
+def test_movielens_files_are_known_when_compressed(source: Path) -> None:
+    rows = [(user[1:], item[1:], time) for user, item, time in PAIRS]
+    (source / "ratings.dat.gz").write_bytes(gzip.compress("".join(f"{u}::{i}::5::{t}\n" for u, i, t in rows).encode()))
+    (source / "movies.dat.gz").write_bytes(gzip.compress("".join(f"{n}::é\n" for n in range(1, 6)).encode("latin-1")))
+    assert read(source) == (rows, {str(n): ("é", "é") for n in range(1, 6)})
+
+
+def test_a_table_of_users_is_not_taken_for_the_items(source: Path) -> None:
+    frame().write_csv(source / "2024.csv")
+    (source / "ages.csv").write_text("user_id,age\nu1,20\n")
+    (source / "names.csv").write_text("item_id,title\nv1,tea\n" + "".join(f"v{n},\n" for n in range(2, 6)))
+    assert read(source)[1]["v1"] == ("tea", "tea")
