@@ -32,8 +32,6 @@ NOT_COMPARED = {
     "ollama.concurrency",
     "ollama.timeout",
     "ollama.keep_alive",
-    "openai.concurrency",
-    "openai.timeout",
     "encoders.workers",
     "evaluate.bootstrap",
 }
