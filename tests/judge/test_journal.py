@@ -8,7 +8,7 @@ def answer(key: str) -> Answer:
 
 
 def test_answers_are_on_disk_as_soon_as_they_are_appended(tmp_path):
-    journal = Journal(tmp_path / "deep" / "journal.jsonl")
+    journal = Journal(tmp_path / "not" / "there" / "journal.jsonl")
     assert journal.read() == {}
     with journal:
         journal.append(answer("a"))
@@ -53,9 +53,9 @@ def test_lines_that_an_interruption_cut_short_are_counted_and_do_not_spoil_the_n
     assert capsys.readouterr().out == (f"{path}: 3 answers were cut short by an interruption and are asked again\n")
 
 
-def test_an_undisturbed_journal_is_read_in_silence(tmp_path, capsys):
-    for _ in range(2):
+def test_a_journal_of_several_runs_is_read_whole_and_in_silence(tmp_path, capsys):
+    for key in ("a", "b"):
         with Journal(tmp_path / "journal.jsonl") as journal:
-            journal.append(answer("a"))
-    journal.read()
+            journal.append(answer(key))
+    assert journal.read().keys() == {"a", "b"}
     assert capsys.readouterr().out == ""
