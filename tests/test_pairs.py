@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 
 from stages.errors import InputError
+from stages.files import write_parquet
+from stages.provenance import recorded
 from tests.judge.ollama_server import DIGEST, MODEL, Fault, ollama_server
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +40,7 @@ def write_titles(**titles: str) -> None:
     """Give all items of the split these titles, by language."""
     path = Path("artifacts/split/items.parquet")
     columns = [pl.lit(title).alias(f"title_{language}") for language, title in titles.items()]
-    pl.read_parquet(path).with_columns(columns).write_parquet(path)
+    write_parquet(path, pl.read_parquet(path).with_columns(columns), recorded(path)[1])
 
 
 def test_the_target_is_the_last_training_item_and_the_similar_one_stands_before_it(after):

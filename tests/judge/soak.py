@@ -16,6 +16,7 @@ from pathlib import Path
 import polars as pl
 from ruamel.yaml import YAML
 
+from stages.files import write_parquet
 from tests.judge.ollama_server import MODEL
 
 ROOT = Path(__file__).parents[2]
@@ -28,11 +29,11 @@ def write_workspace(folder: Path, histories: int, url: str) -> None:
     split = folder / "artifacts" / "split"
     split.mkdir(parents=True)
     items = list(range(1, 2001))
-    pl.DataFrame(
-        {"item": items, "raw_id": [f"v{i}" for i in items], "title_en": [f"video number {i}" for i in items]}
-    ).write_parquet(split / "items.parquet")
+    titles = [f"video number {i}" for i in items]
+    catalogue = pl.DataFrame({"item": items, "raw_id": [f"v{i}" for i in items], "title_en": titles})
+    write_parquet(split / "items.parquet", catalogue, {})
     drawn = [rng.sample(items, rng.randint(3, 8)) for _ in range(histories)]
-    pl.DataFrame({"user": range(histories), "items": drawn}).write_parquet(split / "train.parquet")
+    write_parquet(split / "train.parquet", pl.DataFrame({"user": range(histories), "items": drawn}), {})
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     params |= {"llm": MODEL, "language": "en"}
     params["ollama"] |= {"hosts": [url], "concurrency": IN_FLIGHT, "timeout": 5}
