@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stages.data.columns import Wanted
-from stages.data.covers import cover_ids
+from stages.data.covers import cover_names
 from stages.data.fetch import fetch
 from stages.data.sample import write_sample
 from stages.errors import run_stage
@@ -29,7 +29,7 @@ def main() -> None:
     metrics = {
         "dataset": params.dataset,
         "files": len(files),
-        "covers": len(cover_ids(RAW / f"{params.dataset}_cover.zip")),
+        "covers": len(cover_names(RAW / f"{params.dataset}_cover.zip")),
         "bytes": sum(file.stat().st_size for file in files),
     }
     write_json(METRICS, metrics)

@@ -1,4 +1,4 @@
-"""Stage `source`: whether the files of `source` are those of the last run. It runs every time and costs little."""
+"""Stage `source`: a fingerprint of the files of `source`. It runs in every `dvc repro` and reads no content."""
 
 import json
 import os
@@ -16,7 +16,7 @@ ROOT = Path(os.environ.get("DVC_ROOT", "."))  # as stages.files.project_root, wi
 def main() -> None:
     """Write metrics/source.json, on which `download` depends: it changes when the files of `source` do.
 
-    A source that is not at hand (a fresh clone, no network) counts as unchanged since metrics/source.json was written.
+    A source that cannot be reached (a fresh clone, no network) counts as unchanged since the last time.
     """
     refuse_experiment_in_shallow_clone()  # here, because this is the one stage that every experiment runs
     params = load_params()
@@ -27,7 +27,7 @@ def main() -> None:
     except OSError as error:
         if recorded.get("source") != source:
             raise InputError(f"source: {source} cannot be read ({error}): mend the path or the address") from error
-        print(f"source: {source} is not at hand ({error}); taken to be as it was")
+        print(f"source: {source} cannot be reached ({error}): taken as unchanged")
         return
     content = {"source": source, "fingerprint": found}
     if content != recorded:

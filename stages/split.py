@@ -3,7 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stages.data.covers import cover_ids
+from stages.data.covers import cover_names
 from stages.data.leave_one_out import split_leave_one_out, summarise
 from stages.data.ninerec import check_titles, read_items, scan_pairs
 from stages.errors import run_stage
@@ -25,7 +25,7 @@ def main() -> None:
     check_titles(items_file, items, params.language, params.modalities)
     file = RAW / f"{params.dataset}_pair.csv"
     pairs = scan_pairs(file)
-    covers = cover_ids(RAW / f"{params.dataset}_cover.zip")
+    covers = set(cover_names(RAW / f"{params.dataset}_cover.zip"))
     parts = 1 + file.stat().st_size // PART_BYTES
     OUTPUT.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".parts.", dir=OUTPUT) as folder:

@@ -74,7 +74,7 @@ def test_hidden_files_and_loops_of_links_do_not_matter() -> None:
     assert run("mine") == before
 
 
-def test_a_source_that_is_not_at_hand_counts_as_unchanged_only_if_it_was_read_before() -> None:
+def test_a_source_that_cannot_be_reached_counts_as_unchanged_only_if_it_was_read_before() -> None:
     folder = make_folder()
     before = run("mine")
     folder.rename("elsewhere")

@@ -1,4 +1,4 @@
-"""Which files of a source are the interactions, the items and the covers of a dataset: told from their names."""
+"""Find the files of a dataset in a source by their names: interactions, items, covers."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import PurePosixPath
 
-from stages.data.tables import table_suffix
+from stages.data.dialect import table_suffix
 from stages.errors import InputError
 
 INTERACTIONS = {
@@ -27,17 +27,17 @@ BY_SUFFIX = {".inter": "interactions", ".item": "items"}  # RecBole
 
 @dataclass
 class Files:
-    """Paths of a source by what they are: `tables[role]` from the best candidates to the last resort."""
+    """Paths of a source by role. tables[role]: files named after the dataset, then files named after the role only."""
 
     tables: dict[str, list[list[PurePosixPath]]]
-    unknown: list[PurePosixPath]  # tables whose names tell nothing
+    unknown: list[PurePosixPath]  # tables with other names
     covers: list[PurePosixPath] = field(default_factory=list)  # images
     cover_archives: list[PurePosixPath] = field(default_factory=list)
     other_datasets: set[str] = field(default_factory=set)
 
 
 def choose_files(paths: Iterable[PurePosixPath], dataset: str) -> Files:
-    """Sort the files of a source. Those that carry another dataset's name in NineRec's way are left out."""
+    """Sort the files of a source by role. Files called OTHER_pair, OTHER_item or OTHER_cover are left out."""
     files = Files({"interactions": [[], []], "items": [[], []]}, [])
     images: dict[bool, list[PurePosixPath]] = {True: [], False: []}
     archives: dict[bool, list[PurePosixPath]] = {True: [], False: []}
@@ -80,7 +80,7 @@ def pick_one(files: Files, role: str, is_role: Callable[[PurePosixPath], bool]) 
 @cache
 def image_suffixes() -> frozenset[str]:
     """Suffixes of the images that Pillow opens."""
-    from PIL import Image  # not needed where there are no files to choose from
+    from PIL import Image  # slow to import, and not needed for the sample
 
     return frozenset(suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN)
 
@@ -113,7 +113,7 @@ def _role(path: PurePosixPath, dataset: str) -> tuple[str, bool]:
 
 
 def _other_dataset(path: PurePosixPath, dataset: str) -> str:
-    """The name that a file or its folder of covers has from another dataset, in NineRec's way; '' without one."""
+    """NAME of a file NAME_pair, NAME_item or NAME_cover, if it is not `dataset`; else ''."""
     for name in (_stem(path), *(part for part in path.parts[:-1] if part.endswith("_cover"))):
         match = NINEREC.fullmatch(name)
         if match and _words(match[1]) != _words(dataset):

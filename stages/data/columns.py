@@ -1,4 +1,4 @@
-"""Which column of a table is the user, the item, the time and the title: by the params, or by the names people use."""
+"""Find the columns of user, item, time and title: by params, or by the names that datasets commonly use."""
 
 import re
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ RECBOLE_TYPE = re.compile(r":(token|float|token_seq|float_seq)$")
 
 @dataclass(frozen=True)
 class Wanted:
-    """The params `columns`: names (or numbers from 1 where there is no header), empty = to be guessed."""
+    """The section `columns` of params.yaml: names, or numbers from 1 without a header; '' = found by name."""
 
     user: str = ""
     item: str = ""
@@ -55,12 +55,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class InteractionColumns:
-    """Columns of the interactions; `user` and `item` are '' where only the values can tell which is which."""
+    """Columns of the interactions; `user` and `item` are '' if only the values show which is which."""
 
     user: str
     item: str
     time: str
-    title: str  # '' unless params name it: in a file of reviews `title` is the review's
+    title: str  # '' unless set in params: in a file of reviews `title` is the review's
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def plain(name: str) -> str:
 
 
 def is_header(cells: Sequence[str], wanted: Wanted) -> bool:
-    """Whether a first row holds names: one of the params, a RecBole type, the name of an id, or two that we know."""
+    """Whether a first row is a header: a name from params, a RecBole type, the name of an id, or two known names."""
     given = {name for name in wanted.names() if not name.isdigit()}
     if any(RECBOLE_TYPE.search(cell) or cell.strip() in given for cell in cells):
         return True
@@ -98,8 +98,8 @@ def looks_like(role: str, names: Sequence[str], wanted: Wanted) -> bool:
 def interaction_columns(names: Sequence[str], wanted: Wanted, *, header: bool, file: str) -> InteractionColumns:
     """Columns of the file of interactions.
 
-    Without a header and without params the third of three columns is the time, as in NineRec's files, and the values
-    have to tell user from item. Raises InputError, naming the param that helps, where it is not certain.
+    Without a header, the third of three columns is the time, as in NineRec's files; user and item are then found by
+    their values, unless params name one of them. Raises InputError, naming the param to set, when it is not certain.
     """
     for role in ("user", "item", "time"):
         name = getattr(wanted, role)
@@ -126,9 +126,9 @@ def item_columns(names: Sequence[str], wanted: Wanted, *, like: str, file: str) 
     """Columns of the file of items; like: the name of the item column in the interactions.
 
     Without a header: id and title, or NineRec's id, Chinese title, English title if the file is called NAME_item.
-    Raises InputError, naming the param that helps, where it is not certain.
+    Raises InputError, naming the param to set, when it is not certain.
     """
-    numbered = names[0] == "1"  # then a number in params means the interactions' column, but for the title
+    numbered = names[0] == "1"  # then columns.item is a number of the interactions' file, not of this one
     item = "" if numbered else next((name for name in (wanted.item, like) if name in names), "")
     if numbered and wanted.title in names:
         return ItemColumns(names[0], wanted.title, wanted.title)

@@ -1,4 +1,4 @@
-"""Covers by item id, out of a folder or archives, into one zip of the images as they are."""
+"""Match images to items by name, and pack them unchanged into one zip."""
 
 import zipfile
 from collections.abc import Iterable
@@ -40,12 +40,12 @@ def write_covers(path: Path, covers: Iterable[tuple[str, bytes]]) -> None:
             archive.writestr(member, content)
 
 
-def cover_ids(path: Path) -> set[str]:
-    """Raw ids of the items that have a cover in the zip; empty when there is no zip (a dataset without covers)."""
+def cover_names(path: Path) -> dict[str, str]:
+    """{raw id: its cover's name in the zip}; empty when there is no zip (a dataset without covers)."""
     if not path.exists():
-        return set()
+        return {}
     try:
         with zipfile.ZipFile(path) as archive:
-            return {PurePosixPath(name).stem for name in archive.namelist()}
+            return {PurePosixPath(name).stem: name for name in archive.namelist()}
     except zipfile.BadZipFile as error:
         raise InputError(f"{path} is damaged ({error}): run `dvc repro -f download`") from error

@@ -1,4 +1,4 @@
-"""From whatever a source holds to artifacts/raw: choose the files, tell their columns, check and write."""
+"""Write artifacts/raw from the files of a source: find the files, find their columns, check, convert."""
 
 import re
 import tempfile
@@ -22,7 +22,7 @@ NUMBER_OR_DATE = re.compile(r"\s*\d[\d.:/T+ -]*Z?\s*")
 
 @dataclass
 class Opened:
-    """The files of a source that may matter, on this disk."""
+    """The candidates among the files of a source, on this disk."""
 
     place: Path
     files: Files

@@ -1,6 +1,6 @@
-"""Whether files outside the project have changed, told cheaply: by names, sizes and times, or a server's headers.
+"""Fingerprints of files outside the project, from names, sizes and times or a server's headers, not from content.
 
-Only the standard library: this runs in every `dvc repro`.
+Only the standard library is imported: this runs in every `dvc repro`.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HEADERS = ("ETag", "Last-Modified", "Content-Length")
-NO_HEAD = (403, 405, 501)  # what servers answer that know GET alone
+NO_HEAD = (403, 405, 501)  # answers of servers that support only GET
 TIMEOUT = 5  # seconds
 
 
@@ -50,7 +50,7 @@ def _files(place: Path) -> Iterator[tuple[str, Path]]:
     seen = set()
     for root, folders, files in os.walk(place, followlinks=True, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if (real := os.path.realpath(root)) in seen:  # links may form a loop
+        if (real := os.path.realpath(root)) in seen:  # symbolic links may form a loop
             folders.clear()
             continue
         seen.add(real)

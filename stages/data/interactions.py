@@ -1,4 +1,4 @@
-"""The interactions, out of whatever table has them, checked; and the items that only they know."""
+"""Read and check the interactions; find the items that the items' file lacks."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from stages.data.tables import Table
 from stages.data.timestamps import whole_numbers
 from stages.errors import InputError
 
-FEW = 0.5  # a column of which the items' file has less than this is not the column of items
+FEW = 0.5  # a column with a smaller share of its values in the items' file is not the item column
 SETTLE = "set columns.item"
 
 
@@ -20,7 +20,7 @@ def scan_interactions(
 ) -> pl.LazyFrame:
     """raw_user, raw_item (text), timestamp (int64), in the order of the file; and `title`, where `columns` names it.
 
-    items: what the items' file has, None without one: it tells user from item where the columns have no names.
+    items: the content of the items' file, None without one; it shows which column is the item if there is no header.
     Raises InputError with the row of an empty id or a bad timestamp, or when user and item cannot be told apart.
     """
     named = {"user": columns.user, "item": columns.item} if columns.user else _unnamed(table, columns)
@@ -38,7 +38,7 @@ def scan_interactions(
 
 
 def unknown_items(rows: pl.LazyFrame, items: pl.DataFrame | None, *, interactions: str, file: str) -> pl.DataFrame:
-    """Items of the interactions that the items' file does not have, in order of appearance, as items without titles.
+    """Items of the interactions that the items' file lacks, in order of first appearance, without titles.
 
     With a column `title`, an item's first title that is not empty is its title. Raises InputError when the file has
     less than half of the items: the two files are not of one dataset.
@@ -79,7 +79,7 @@ def _refuse_empty(rows: pl.LazyFrame, file: str) -> None:
 def _tell_apart(
     rows: pl.LazyFrame, table: Table, columns: InteractionColumns, items: pl.DataFrame | None
 ) -> dict[str, str]:
-    """Which of `first` and `second` is the user: the item column has only values of the items' file, the other few."""
+    """Which of `first` and `second` is the item: all its values are in the items' file, and few of the other's."""
     if items is None:
         raise InputError(
             f"{table.name} has no header and there is no items' file: {SETTLE} to the number of its column of items"

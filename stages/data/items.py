@@ -1,4 +1,4 @@
-"""The items and their titles, out of whatever table has them, in the order of the file."""
+"""Read and check the items and their titles, in the order of the file."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def load_items(table: Table, columns: ItemColumns, spool: Path) -> pl.DataFrame:
     rows = rows.with_columns(id_as_text(rows, "raw_id", table.name))
     rows = rows.with_columns(pl.lit("").alias(name) for name in TITLES if not wanted[name])
     items = rows.with_columns(pl.col(TITLES).cast(pl.String).fill_null("")).collect()
-    items = items.filter(~pl.all_horizontal(pl.col(*ITEMS) == ""))  # a row of separators alone
+    items = items.filter(~pl.all_horizontal(pl.col(*ITEMS) == ""))  # a row of separators only
     if items.is_empty():
         raise InputError(f"{table.name} has no items: get it anew")
     if nameless := items.filter(pl.col("raw_id") == "")["row"].to_list():
@@ -36,7 +36,7 @@ def load_items(table: Table, columns: ItemColumns, spool: Path) -> pl.DataFrame:
 def id_as_text(rows: pl.LazyFrame, column: str, file: str) -> pl.Expr:
     """An expression that gives ids as text without blanks around them, '' for a missing one.
 
-    Raises InputError when ids are of a type that does not show how they are written, such as floats.
+    Raises InputError for other types than text and whole numbers: a float does not show how the id is written.
     """
     dtype = rows.collect_schema()[column]
     if not (dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Enum)):

@@ -1,7 +1,7 @@
-"""The layout of artifacts/raw, NineRec's without its doubts: `NAME_pair.csv` and `NAME_item.csv`, without a header.
+"""The layout of artifacts/raw: NineRec's `NAME_pair.csv` and `NAME_item.csv`, with a fixed order of columns.
 
-NAME_pair.csv: item, user, timestamp (a whole number). NAME_item.csv: item, Chinese title, English title. Beside them
-`NAME_cover.zip` (see covers.py), where there are covers.
+NAME_pair.csv: item, user, timestamp (a whole number). NAME_item.csv: item, Chinese title, English title. No headers.
+If there are covers, `NAME_cover.zip` has them (covers.py).
 """
 
 from pathlib import Path

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
-from stages.data.tables import table_suffix
+from stages.data.dialect import table_suffix
 from stages.data.transfer import check_sha256, download_official, download_url, is_archive, is_zip
 from stages.errors import InputError
 from stages.files import user_path
@@ -74,7 +74,7 @@ def readable(source: str) -> Iterator[None]:
 
 
 def list_paths(place: Path) -> list[PurePosixPath]:
-    """The paths of all files in a folder, in an archive (read to its end, so that damage is found), or of one table."""
+    """The paths of all files of a folder or an archive (read to its end, so that damage is found), or of one table."""
     return [entry.path for entry in tqdm(_entries(place), desc=f"list {place.name}", unit=" files", disable=None)]
 
 
@@ -128,7 +128,7 @@ def _raise(error: OSError) -> None:
 
 
 def _counts(name: str) -> bool:
-    """Whether a file is the user's: macOS puts ._NAME beside NAME."""
+    """Whether a file is not hidden; macOS adds a hidden ._NAME beside NAME."""
     return not name.startswith(".")
 
 

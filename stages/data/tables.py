@@ -1,13 +1,9 @@
-"""Read a table as people have it (delimited text, JSON Lines, Parquet; plain, gzip or zstd) as columns of text."""
+"""Read delimited text, JSON Lines or Parquet, plain or compressed by gzip or zstd, as a lazy frame."""
 
 import codecs
-import csv
-import io
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -16,24 +12,28 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from stages.data.columns import LAYOUTS, RECBOLE_TYPE, Wanted, is_header
+from stages.data.dialect import (
+    BLOCK,
+    MANY,
+    find_dialect,
+    find_encoding,
+    is_quoted,
+    open_as_utf8,
+    open_unpacked,
+    table_suffix,
+    unpacked_name,
+)
 from stages.errors import InputError
 
-SUFFIXES = {".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".item", ".json", ".jsonl", ".ndjson", ".parquet", ".pq"}
-COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # by their first bytes
-PACKED_SUFFIXES = {".gz", ".zst", ".zstd"}
-SEPARATORS = {".tsv": "\t", ".inter": "\t", ".item": "\t", ".dat": "::"}  # tried first; others: comma
-SAMPLE = 1 << 16  # bytes from which separator, quotes and header are told
-BLOCK = 1 << 24  # bytes of text in memory at a time, and the longest row
-csv.field_size_limit(BLOCK)
-MANY = "::"  # the one separator of two characters
+SAMPLE = 1 << 16  # bytes that are read to find separator, quotes and header
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose columns have been told.
+    """A file and its format.
 
-    file: where it is; name: how messages call it; columns: the names, or '1', '2', … without a header;
-    first_row: as it stands in a text file, be it a header or not.
+    file: on this disk; name: its path in the source, for messages; columns: names, or '1', '2', … without a header;
+    first_row: the first row of a text file, header or not.
     """
 
     file: Path
@@ -63,7 +63,7 @@ class Table:
         return rows.select(pl.col(old).alias(new) for new, old in columns.items()).with_row_index("row", offset=1)
 
     def _scan_json(self, names: list[str], spool: Path) -> pl.LazyFrame:
-        with _open(self.file) as reader, spool.open("wb") as writer:
+        with open_unpacked(self.file) as reader, spool.open("wb") as writer:
             start = reader.read(3)
             writer.write(start.removeprefix(codecs.BOM_UTF8))
             while block := reader.read(BLOCK):
@@ -113,7 +113,7 @@ class Table:
         )
         convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
         row = 0
-        with _open_as_utf8(self.file, self.encoding) as stream:
+        with open_as_utf8(self.file, self.encoding) as stream:
             for batch in pa_csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert):
                 if self.separator == MANY:
                     batch = self._split(batch, row)
@@ -132,20 +132,8 @@ class Table:
         return pa.RecordBatch.from_arrays(columns, [str(n) for n in range(len(columns))])
 
 
-def table_suffix(path: PurePosixPath) -> str:
-    """The suffix that tells the format, without `.gz` or `.zst`; '' when the file is no table by its name."""
-    suffix = PurePosixPath(_unpacked_name(path)).suffix
-    return suffix if suffix in SUFFIXES else ""
-
-
-def _unpacked_name(path: PurePosixPath) -> str:
-    """The name of a file without `.gz` or `.zst`, in small letters."""
-    name = path.name.lower()
-    return PurePosixPath(name).stem if PurePosixPath(name).suffix in PACKED_SUFFIXES else name
-
-
 def open_table(file: Path, path: PurePosixPath, wanted: Wanted) -> Table:
-    """Tell format, columns and header of a file; path: its name in the source. Raises InputError if it is no table."""
+    """Find format, columns and header of a file; path: its path in the source. InputError if it is not a table."""
     name, suffix = path.as_posix(), table_suffix(path)
     with file.open("rb") as reader:
         magic = reader.read(4)
@@ -156,27 +144,27 @@ def open_table(file: Path, path: PurePosixPath, wanted: Wanted) -> Table:
             raise InputError(f"{name} is a damaged Parquet file ({_one_line(error):.80}): get it anew") from error
     if suffix in (".parquet", ".pq"):
         raise InputError(f"{name} is no Parquet file: get it anew")
-    with _open(file) as stream:
+    with open_unpacked(file) as stream:
         sample = stream.read(SAMPLE)
     whole = len(sample) < SAMPLE
-    encoding = _encoding(file, path, sample)
+    encoding = find_encoding(file, path, sample)
     text = codecs.getincrementaldecoder(encoding)("replace").decode(sample).removeprefix("\ufeff")
     if suffix in (".json", ".jsonl", ".ndjson") or text.lstrip().startswith("{"):
         return _open_json(file, name, text, encoding)
     lines = [f"{line}\n" for line in text.split("\n")]
-    separator, quoted, rows = _dialect(lines if whole else lines[:-1], suffix, name)
+    separator, quoted, rows = find_dialect(lines if whole else lines[:-1], suffix, name)
     header = is_header(rows[0], wanted)
     columns = tuple(cell.strip() for cell in rows[0]) if header else _default_names(path, len(rows[0]))
     if len(set(columns)) < len(columns):
         raise InputError(f"{name}: two columns have one name ({', '.join(columns)}): rename one")
     columns = tuple(RECBOLE_TYPE.sub("", column) for column in columns)
     if quoted:
-        quoted = not any(RECBOLE_TYPE.search(cell) for cell in rows[0]) and _is_quoted(file, name, separator, encoding)
+        quoted = not any(RECBOLE_TYPE.search(cell) for cell in rows[0]) and is_quoted(file, name, separator, encoding)
     return Table(file, name, columns, "text", header, tuple(rows[0]), separator, quoted, encoding)
 
 
 def _default_names(path: PurePosixPath, width: int) -> tuple[str, ...]:
-    known = LAYOUTS.get(_unpacked_name(path), ())
+    known = LAYOUTS.get(unpacked_name(path), ())
     return (*known, *(str(n) for n in range(len(known) + 1, width + 1)))[:width]
 
 
@@ -187,108 +175,13 @@ def _open_json(file: Path, name: str, text: str, encoding: str) -> Table:
     for line in text.split("\n")[:100]:
         try:
             entry = json.loads(line)
-        except ValueError:  # the sample's last line is cut; other faults are found when all is read
+        except ValueError:  # the sample ends within this line; other faults are found when the whole file is read
             continue
         if isinstance(entry, dict):
             keys |= dict.fromkeys(entry)
     if not keys:
         raise InputError(f"{name} is not JSON Lines: write one JSON object on each line")
     return Table(file, name, tuple(keys), "json")
-
-
-def _dialect(lines: list[str], suffix: str, name: str) -> tuple[str, bool, list[list[str]]]:
-    """The separator by which all lines of the sample have the same number of fields; whether some are quoted."""
-    lines = [line for line in lines if line.strip()]
-    if not lines:
-        raise InputError(f"{name} is empty: get it anew")
-    first = SEPARATORS.get(suffix, ",")
-    for separator in dict.fromkeys((first, "\t", MANY, "|", ";", ",")):
-        for quoted in (True,) if separator in ",;" else (True, False):
-            rows = _fields(lines, separator, quoted)
-            if rows and len(rows[0]) > 1 and len({len(row) for row in rows}) == 1:
-                return separator, quoted, rows
-    rows = _fields(lines, first, True) or _fields(lines, first, False)
-    return first, True, rows  # one column, or rows of different widths, which reading names
-
-
-def _fields(lines: list[str], separator: str, quoted: bool) -> list[list[str]]:
-    if separator == MANY:
-        return [] if quoted else [line.rstrip("\r\n").split(MANY) for line in lines]
-    rows = []
-    try:
-        for row in csv.reader(
-            iter(lines), delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
-        ):
-            rows.append(row)
-    except csv.Error:  # quotes that are no quotes; or a quoted field that the sample cuts, which is no matter
-        return rows if len(rows) > len(lines) // 2 else []
-    return rows
-
-
-def _is_quoted(file: Path, name: str, separator: str, encoding: str) -> bool:
-    """Whether quotes enclose fields, or are part of the text.
-
-    Raises InputError when fields begin with quotes that do not enclose them, unless tabs separate the fields: there
-    most programs do not quote at all.
-    """
-    if not _has_quoted_field(file, separator, encoding):
-        return False
-    row = 0
-    with _open_as_utf8(file, encoding) as stream, io.TextIOWrapper(stream, "utf-8", "replace", newline="") as text:
-        try:
-            for row, _ in enumerate(csv.reader(text, delimiter=separator, strict=True), 1):  # noqa: B007 - counts
-                pass
-        except csv.Error as error:
-            if separator == "\t":
-                return False
-            raise InputError(f"{name}, row {row + 1}: {error}: double the quotes inside a quoted field") from error
-    return True
-
-
-def _has_quoted_field(file: Path, separator: str, encoding: str) -> bool:
-    """Whether any field of the file begins with a quote. If none does, quotes are part of the text."""
-    if separator == MANY:
-        return False
-    start = re.compile(rb"(^|[\n\r" + re.escape(separator.encode()) + rb'])[ ]*"')
-    tail = b"\n"
-    with _open_as_utf8(file, encoding) as stream:
-        while block := stream.read(BLOCK):
-            if start.search(tail + block):
-                return True
-            tail = block[-1:]
-    return False
-
-
-def _encoding(file: Path, path: PurePosixPath, sample: bytes) -> str:
-    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if _unpacked_name(path) in LAYOUTS and not _is_utf8(file):
-        return "latin-1"  # MovieLens' older sets
-    return "utf-8"
-
-
-def _is_utf8(file: Path) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    with _open(file) as stream:
-        try:
-            for block in chain(iter(lambda: stream.read(BLOCK), b""), [b""]):
-                decoder.decode(block, final=not block)
-        except UnicodeDecodeError:
-            return False
-    return True
-
-
-def _open(file: Path) -> pa.NativeFile:
-    """A file's bytes, decompressed. Reading raises OSError when the compressed data is damaged."""
-    with file.open("rb") as reader:
-        start = reader.read(4)
-    codec = next((codec for magic, codec in COMPRESSED.items() if start.startswith(magic)), None)
-    return pa.input_stream(str(file), compression=codec)
-
-
-def _open_as_utf8(file: Path, encoding: str) -> pa.NativeFile:
-    stream = _open(file)
-    return stream if encoding == "utf-8" else pa.transcoding_input_stream(stream, encoding, "utf-8")
 
 
 def _one_line(error: Exception) -> str:

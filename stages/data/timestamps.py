@@ -1,4 +1,4 @@
-"""Timestamps as people write them to whole numbers that sort alike: seconds, milliseconds, floats, ISO 8601 dates."""
+"""Convert timestamps (seconds, milliseconds, floats, ISO 8601 dates) to whole numbers in the same order."""
 
 import polars as pl
 
@@ -10,11 +10,11 @@ DATES = ("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y
 
 
 def whole_numbers(rows: pl.LazyFrame, column: str, file: str) -> pl.Expr:
-    """An expression that gives `column` as int64. Whole numbers stay as they are, in whatever unit.
+    """An expression that gives `column` as int64.
 
-    Numbers with a fraction and dates become microseconds (of a date: since 1970, in UTC if it has no offset).
-    rows: with `row`, the number of the row. Raises InputError with the first row whose value fits in with no reading
-    that all others fit.
+    Whole numbers are not changed, whatever their unit. Numbers with a fraction become millionths; dates become
+    microseconds since 1970, in UTC if they have no offset. All values of a column must have one form. rows: also has
+    the column `row`, the row's number. Raises InputError with the first row that does not have the form of most.
     """
     dtype = rows.collect_schema()[column]
     value = pl.col(column)
@@ -28,23 +28,22 @@ def whole_numbers(rows: pl.LazyFrame, column: str, file: str) -> pl.Expr:
         ways = _from_text(value.str.strip_chars())
     else:
         raise InputError(f"{file}: the time column {column} is of type {dtype}: make it numbers or dates")
-    unread = (
-        rows.select(way.is_null().sum().alias(str(n)) for n, way in enumerate(ways)).collect(engine="streaming").row(0)
-    )
+    unread = []
+    for way in ways:  # one after another: the first is right for most files, and dates are slow to parse
+        unread.append(int(rows.select(way.is_null().sum()).collect(engine="streaming").item()))
+        if not unread[-1]:
+            return way
     best = min(range(len(ways)), key=lambda n: unread[n])
-    if unread[best]:
-        fault = rows.filter(ways[best].is_null()).select("row", column).first().collect(engine="streaming").row(0)
-        text = "" if fault[1] is None else str(fault[1])
-        raise InputError(
-            f"{file}, row {fault[0]}: timestamp {text!r:.40} is not "
-            f"{'a number or an ISO 8601 date' if unread[best] == max(unread) else 'written as the others are'}: "
-            "mend it, or set columns.time if this is not the time"
-        )
-    return ways[best]
+    row, found = rows.filter(ways[best].is_null()).select("row", column).first().collect(engine="streaming").row(0)
+    fault = "a number or an ISO 8601 date" if unread[best] == max(unread) else "written as the others are"
+    raise InputError(
+        f"{file}, row {row}: timestamp {'' if found is None else str(found)!r:.40} is not {fault}: mend it, or set "
+        "columns.time if this is not the time"
+    )
 
 
 def _from_text(text: pl.Expr) -> list[pl.Expr]:
-    """What text may be, the first that fits all values counts."""
+    """The forms that text may have, in the order in which they are tried."""
     number = text.cast(pl.Float64, strict=False)
     iso = (
         text.str.replace(r"^(\d{4})/(\d{1,2})/(\d{1,2})", "${1}-${2}-${3}")

@@ -3,21 +3,21 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from stages.data.covers import cover_ids, match_covers, pack_covers, write_covers
+from stages.data.covers import cover_names, match_covers, pack_covers, write_covers
 from stages.errors import InputError
 
 
 def test_covers_are_written_with_a_fixed_date_and_found_by_item_id(tmp_path: Path) -> None:
     path = tmp_path / "x_cover.zip"
     write_covers(path, [("v1.jpg", b"one"), ("v2.5.png", b"two")])
-    assert cover_ids(path) == {"v1", "v2.5"}
+    assert cover_names(path) == {"v1": "v1.jpg", "v2.5": "v2.5.png"}
     with zipfile.ZipFile(path) as archive:
         assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
-    assert cover_ids(tmp_path / "none.zip") == set()
+    assert cover_names(tmp_path / "none.zip") == {}
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(InputError, match="x_cover.zip is damaged"):
-        cover_ids(path)
+        cover_names(path)
 
 
 def test_images_are_matched_by_name_without_suffix_and_packed_by_item_id(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from stages.data.covers import cover_ids
+from stages.data.covers import cover_names
 from stages.data.ninerec import read_items, scan_pairs
 from stages.data.sample import TOPICS, write_sample
 from stages.errors import InputError
@@ -43,7 +43,7 @@ def test_every_cover_decodes_and_is_stored(sample: Path) -> None:
             assert member.compress_type == zipfile.ZIP_STORED
             image = Image.open(io.BytesIO(archive.read(member)))
             assert (image.mode, image.size) == ("RGB", (64, 64))
-    assert cover_ids(sample / NAMES[2]) == {f"v{item}" for item in range(120)}
+    assert cover_names(sample / NAMES[2]) == {f"v{item}": f"v{item}.jpg" for item in range(120)}
 
 
 def test_histories_are_4_to_9_items_and_never_repeat_one(sample: Path) -> None:

@@ -4,14 +4,12 @@ import csv
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
 from tests.fuzz.folders import pack, write_covers, write_others
-from tests.fuzz.writers import Style, write_table
+from tests.fuzz.writers import DAY, Style, time_column, write_table
 
-DAY = 86_400
 LEAST = 3
 ODD_WORDS = (
     "红烧", "tea", "$5", "$$ x$", "\U0001f469‍\U0001f373", "عربي", "שלום", 'say "hi"', "it's", "a,b", "a;b", "a|b",
@@ -177,7 +175,7 @@ def _title(rng: Random, style: Style) -> str:
 
 def _write_tables(rng: Random, case: Case, style: Style, folder: Path) -> None:
     user, item, time = style.names
-    column, keys = _time_column(rng, [row[2] for row in case.events], style)
+    column, keys = time_column(rng, [row[2] for row in case.events], style)
     case.events = [(u, i, key) for (u, i, _), key in zip(case.events, keys, strict=True)]
     rows: list[list[object]] = [[u, i, written] for (u, i, _), written in zip(case.events, column, strict=True)]
     case.fault = _spoil(rng, case.fault, rows)
@@ -226,27 +224,6 @@ def _write_tables(rng: Random, case: Case, style: Style, folder: Path) -> None:
         write_table(folder / items_name, item_rows, [item, *title_names], style, "")
     if case.fault == "two files":
         write_table(folder / "old" / name, rows, header, style, "")
-
-
-def _time_column(rng: Random, times: list[int], style: Style) -> tuple[list[object], list[int]]:
-    """(as it is written, what it has to become)."""
-    kind = rng.choice(("seconds", "seconds", "milliseconds", "float", "half", "iso", "space", "zone", "date"))
-    if style.form in ("movielens", "recbole"):
-        kind = rng.choice(("seconds", "float"))
-    micro = [time * 10**6 for time in times]
-    if kind == "seconds":
-        return list(times), times
-    if kind == "milliseconds":
-        return [time * 1000 for time in times], [time * 1000 for time in times]
-    if kind == "float":
-        return [float(time) for time in times], times
-    if kind == "half":
-        return [time + 0.5 for time in times], [time + 500_000 for time in micro]
-    if kind == "date":
-        days = [time // DAY * DAY for time in times]
-        return [datetime.fromtimestamp(day, UTC).strftime("%Y-%m-%d") for day in days], [day * 10**6 for day in days]
-    form = {"iso": "%Y-%m-%dT%H:%M:%SZ", "space": "%Y-%m-%d %H:%M:%S", "zone": "%Y-%m-%d %H:%M:%S+00:00"}[kind]
-    return [datetime.fromtimestamp(time, UTC).strftime(form) for time in times], micro
 
 
 def _spoil(rng: Random, fault: str, rows: list[list[object]]) -> str:

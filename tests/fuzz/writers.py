@@ -6,12 +6,15 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pyarrow as pa
 
 Rows = list[list[object]]
+DAY = 86_400
 
 
 @dataclass
@@ -115,3 +118,24 @@ def _save(path: Path, data: bytes, style: Style, fault: str) -> None:
     if fault == "cut gzip":
         data = data[: len(data) - 9]
     path.write_bytes(data)
+
+
+def time_column(rng: Random, times: list[int], style: Style) -> tuple[list[object], list[int]]:
+    """Times in one of the ways that people write them → (as written, the whole numbers that they have to become)."""
+    kind = rng.choice(("seconds", "seconds", "milliseconds", "float", "half", "iso", "space", "zone", "date"))
+    if style.form in ("movielens", "recbole"):
+        kind = rng.choice(("seconds", "float"))
+    micro = [time * 10**6 for time in times]
+    if kind == "seconds":
+        return list(times), times
+    if kind == "milliseconds":
+        return [time * 1000 for time in times], [time * 1000 for time in times]
+    if kind == "float":
+        return [float(time) for time in times], times
+    if kind == "half":
+        return [time + 0.5 for time in times], [time + 500_000 for time in micro]
+    if kind == "date":
+        days = [time // DAY * DAY for time in times]
+        return [datetime.fromtimestamp(day, UTC).strftime("%Y-%m-%d") for day in days], [day * 10**6 for day in days]
+    form = {"iso": "%Y-%m-%dT%H:%M:%SZ", "space": "%Y-%m-%d %H:%M:%S", "zone": "%Y-%m-%d %H:%M:%S+00:00"}[kind]
+    return [datetime.fromtimestamp(time, UTC).strftime(form) for time in times], micro

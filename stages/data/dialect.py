@@ -1,0 +1,133 @@
+"""How a text file is written: compression, encoding, separator and quotes."""
+
+import codecs
+import csv
+import io
+import re
+from itertools import chain
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+
+from stages.data.columns import LAYOUTS
+from stages.errors import InputError
+
+SUFFIXES = {".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".item", ".json", ".jsonl", ".ndjson", ".parquet", ".pq"}
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # by their first bytes
+PACKED_SUFFIXES = {".gz", ".zst", ".zstd"}
+MANY = "::"  # the one separator of two characters
+SEPARATORS = {".tsv": "\t", ".inter": "\t", ".item": "\t", ".dat": MANY}  # tried first; others: comma
+BLOCK = 1 << 24  # bytes of text in memory at a time, and the longest row
+csv.field_size_limit(BLOCK)
+
+
+def table_suffix(path: PurePosixPath) -> str:
+    """The suffix of a table, not counting `.gz` or `.zst`; '' when the suffix is not that of a table."""
+    suffix = PurePosixPath(unpacked_name(path)).suffix
+    return suffix if suffix in SUFFIXES else ""
+
+
+def unpacked_name(path: PurePosixPath) -> str:
+    """The name of a file without `.gz` or `.zst`, in small letters."""
+    name = path.name.lower()
+    return PurePosixPath(name).stem if PurePosixPath(name).suffix in PACKED_SUFFIXES else name
+
+
+def find_dialect(lines: list[str], suffix: str, name: str) -> tuple[str, bool, list[list[str]]]:
+    """Separator, whether fields may be quoted, and the rows of a sample of lines.
+
+    The separator is the first that splits every line into the same number of fields, at least two.
+    """
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise InputError(f"{name} is empty: get it anew")
+    first = SEPARATORS.get(suffix, ",")
+    for separator in dict.fromkeys((first, "\t", MANY, "|", ";", ",")):
+        for quoted in (True,) if separator in ",;" else (True, False):
+            rows = _fields(lines, separator, quoted)
+            if rows and len(rows[0]) > 1 and len({len(row) for row in rows}) == 1:
+                return separator, quoted, rows
+    rows = _fields(lines, first, True) or _fields(lines, first, False)
+    return first, True, rows  # one column, or rows of different widths: reading the file then names the row
+
+
+def _fields(lines: list[str], separator: str, quoted: bool) -> list[list[str]]:
+    if separator == MANY:
+        return [] if quoted else [line.rstrip("\r\n").split(MANY) for line in lines]
+    rows = []
+    try:
+        for row in csv.reader(
+            iter(lines), delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
+        ):
+            rows.append(row)
+    except csv.Error:  # a stray quote; or the sample ends within a quoted field, which is right
+        return rows if len(rows) > len(lines) // 2 else []
+    return rows
+
+
+def is_quoted(file: Path, name: str, separator: str, encoding: str) -> bool:
+    """Whether quotes enclose fields, or are part of the text.
+
+    Raises InputError when fields begin with quotes that do not enclose them, unless tabs separate the fields: there
+    most programs do not quote at all.
+    """
+    if not _has_quoted_field(file, separator, encoding):
+        return False
+    row = 0
+    with open_as_utf8(file, encoding) as stream, io.TextIOWrapper(stream, "utf-8", "replace", newline="") as text:
+        try:
+            for row, _ in enumerate(csv.reader(text, delimiter=separator, strict=True), 1):  # noqa: B007 - counts
+                pass
+        except csv.Error as error:
+            if separator == "\t":
+                return False
+            raise InputError(f"{name}, row {row + 1}: {error}: double the quotes inside a quoted field") from error
+    return True
+
+
+def _has_quoted_field(file: Path, separator: str, encoding: str) -> bool:
+    """Whether any field of the file begins with a quote. If none does, quotes are part of the text."""
+    if separator == MANY:
+        return False
+    start = re.compile(rb"(^|[\n\r" + re.escape(separator.encode()) + rb'])[ ]*"')
+    tail = b"\n"
+    with open_as_utf8(file, encoding) as stream:
+        while block := stream.read(BLOCK):
+            if start.search(tail + block):
+                return True
+            tail = block[-1:]
+    return False
+
+
+def find_encoding(file: Path, path: PurePosixPath, sample: bytes) -> str:
+    """UTF-16 if the sample has its byte order mark; Latin-1 for MovieLens\' files that are not UTF-8; else UTF-8."""
+    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if unpacked_name(path) in LAYOUTS and not _is_utf8(file):
+        return "latin-1"
+    return "utf-8"
+
+
+def _is_utf8(file: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open_unpacked(file) as stream:
+        try:
+            for block in chain(iter(lambda: stream.read(BLOCK), b""), [b""]):
+                decoder.decode(block, final=not block)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def open_unpacked(file: Path) -> pa.NativeFile:
+    """A file's bytes, decompressed. Reading raises OSError when the compressed data is damaged."""
+    with file.open("rb") as reader:
+        start = reader.read(4)
+    codec = next((codec for magic, codec in COMPRESSED.items() if start.startswith(magic)), None)
+    return pa.input_stream(str(file), compression=codec)
+
+
+def open_as_utf8(file: Path, encoding: str) -> pa.NativeFile:
+    """The decompressed bytes of a text file in UTF-8."""
+    stream = open_unpacked(file)
+    return stream if encoding == "utf-8" else pa.transcoding_input_stream(stream, encoding, "utf-8")
