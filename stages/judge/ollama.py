@@ -3,10 +3,11 @@
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import httpx
-from pydantic import BaseModel, ConfigDict
+import ollama
+from pydantic import BaseModel
 
 from stages.errors import InputError
 from stages.judge.asking import ask
@@ -16,40 +17,12 @@ from stages.judge.judge import JudgeSettings, Statistics
 from stages.judge.ollama_names import base_url, full_name
 from stages.judge.prompt import Question, Verdict
 
+FACTS_SECONDS = 10  # to wait for facts about a server and its models
+FAULTS = (ollama.ResponseError, ConnectionError, httpx.HTTPError, ValueError)  # of a request that only asks for facts
+
 
 class Version(BaseModel):
     version: str
-
-
-class Installed(BaseModel):
-    model: str
-    digest: str
-    context_length: int = 0  # in which it is loaded, told by /api/ps
-
-
-class Models(BaseModel):
-    models: list[Installed]
-
-
-class Shown(BaseModel):
-    model_config = ConfigDict(protected_namespaces=())
-
-    model_info: dict[str, Any] = {}
-    capabilities: list[str] = []
-
-
-class Message(BaseModel):
-    content: str = ""
-
-
-class Chat(BaseModel):
-    """Reply of /api/chat. An answer that the server gave up on has no counts."""
-
-    message: Message
-    done: bool
-    prompt_eval_count: int = 0
-    eval_count: int = 0
-    eval_duration: int = 0  # nanoseconds
 
 
 @dataclass(frozen=True)
@@ -85,35 +58,44 @@ class Server:
     async def _inspect(self, host: Host) -> Model:
         try:
             version = (await host.get("/api/version", Version)).version
-            installed = (await host.get("/api/tags", Models)).models
-        except (httpx.HTTPError, ValueError) as error:
+            async with self._client(host) as client:
+                installed = (await client.list()).models
+        except FAULTS as error:
             raise InputError(
                 f"no Ollama server at {host.url}: start it with `ollama serve`, or set ollama.hosts"
             ) from error
-        found = next((each for each in installed if full_name(each.model) == full_name(self.model)), None)
-        if found is None:
+        found = next((each for each in installed if full_name(each.model or "") == full_name(self.model)), None)
+        if found is None or found.model is None:
             raise InputError(
                 f"the Ollama server at {host.url} has no model {self.model}: run `ollama pull {self.model}`"
             )
         try:
-            response = await host.client.post("/api/show", json={"model": found.model}, timeout=10)
-            shown = Shown.model_validate_json(response.raise_for_status().content)
-        except (httpx.HTTPError, ValueError) as error:
+            async with self._client(host) as client:
+                shown = await client.show(found.model)
+        except FAULTS as error:
             raise InputError(f"the Ollama server at {host.url} cannot show {self.model}: {error!r:.200}") from error
-        contexts = [value for name, value in shown.model_info.items() if name.endswith(".context_length")]
-        context = min(contexts, default=None)
-        return Model(found.model, found.digest, context, "thinking" in shown.capabilities, f"Ollama {version}")
+        facts = (shown.modelinfo or {}).items()
+        context = min((value for name, value in facts if name.endswith(".context_length")), default=None)
+        can_think = "thinking" in (shown.capabilities or [])
+        return Model(found.model, found.digest or "", context, can_think, f"Ollama {version}")
+
+    def _client(self, host: Host) -> ollama.AsyncClient:
+        return ollama.AsyncClient(host.url, timeout=FACTS_SECONDS, trust_env=False)
 
     async def loaded_context(self, host: Host, model: Model) -> int | None:
         """Tokens of context in which the host holds the model in memory; None if it does not or cannot say."""
         try:
-            loaded = (await host.get("/api/ps", Models)).models
-        except (httpx.HTTPError, ValueError):
+            async with self._client(host) as client:
+                loaded = (await client.ps()).models
+        except FAULTS:
             return None
         return next((each.context_length for each in loaded if each.digest == model.digest), None)
 
     async def send(self, host: Host, request: Request) -> Reply:
-        """Ask one prompt. Raises what Host.post raises."""
+        """Ask one prompt. Raises what Host.post raises.
+
+        A plain request: the client's own `chat` has no `truncate`.
+        """
         body = {
             "model": request.model,
             "messages": [{"role": "user", "content": request.text}],
@@ -127,9 +109,13 @@ class Server:
         }  # fmt: skip
         if request.schema:
             body["format"] = request.schema
-        reply = await host.post("/api/chat", body, self.timeout, Chat)
+        reply = await host.post("/api/chat", body, self.timeout, ollama.ChatResponse)
         return Reply(
-            reply.message.content, reply.prompt_eval_count, reply.eval_count, reply.eval_duration / 1e9, reply.done
+            text=reply.message.content or "",
+            tokens_in=reply.prompt_eval_count or 0,  # an answer that the server gave up on has no counts
+            tokens_out=reply.eval_count or 0,
+            eval_seconds=(reply.eval_duration or 0) / 1e9,
+            done=bool(reply.done),
         )
 
 
