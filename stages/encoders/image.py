@@ -1,21 +1,18 @@
 """The image encoder: a timm model by name or folder, or a small vision transformer from scratch."""
 
-import zipfile
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from jaxtyping import Bool, Float
-from PIL import Image
+from jaxtyping import Float
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from stages.encoders.content_encoder import Catalogue, Inputs, ItemInputs
+from stages.encoders.decoding import decode_covers
 from stages.errors import InputError
 from stages.files import user_path
 from stages.params import EncodersParams
@@ -35,10 +32,8 @@ class ImageEncoder:
 
     def read(self, catalogue: Catalogue) -> ItemInputs:
         """Pixels of all covers. Raises InputError when no item has a readable one."""
-        raw_ids, present = catalogue.items["raw_id"].to_list(), catalogue.items["cover"].to_list()
-        covers = decode_covers(catalogue.covers, raw_ids, present, self, catalogue.workers)
-        facts = {"missing_covers": covers.missing, "unreadable_covers": covers.unreadable}
-        return ItemInputs({"pixels": covers.pixels}, covers.readable, facts)
+        transform = create_transform(**resolve_model_data_config(self.model), is_training=False)
+        return decode_covers(catalogue, transform)
 
     def lengths(self, inputs: Inputs) -> Float[Tensor, " n"]:
         """Ones: all covers have the same size."""
@@ -83,62 +78,6 @@ def load_image_encoder(name: str, feature: str) -> ImageEncoder:
             f"image_encoder={name} cannot be loaded ({reason}): give a timm name or a folder with config.json and "
             "model.safetensors"
         ) from error
-
-
-class CoverDataset(Dataset[tuple[Tensor, bool]]):
-    """Covers of a zip archive, decoded and transformed as the model expects; an unreadable one is zeros and False."""
-
-    def __init__(self, archive: Path, names: list[str], encoder: ImageEncoder) -> None:
-        self.archive, self.names = archive, names
-        settings = resolve_model_data_config(encoder.model)
-        self.size = settings["input_size"]
-        self.transform = create_transform(**settings, is_training=False)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, bool]:
-        with zipfile.ZipFile(self.archive) as file:
-            content = file.read(self.names[index])
-        try:
-            image = Image.open(BytesIO(content)).convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError):  # counted by the caller, which reports it
-            return torch.zeros(self.size), False
-        return self.transform(image), True
-
-
-@dataclass(frozen=True)
-class DecodedCovers:
-    """Covers of all items; zeros where an item has no readable one."""
-
-    pixels: Float[Tensor, "N 3 height width"]
-    readable: Bool[Tensor, " N"]
-    missing: int
-    unreadable: int
-
-
-def decode_covers(
-    archive: Path, raw_ids: list[str], present: list[bool], encoder: ImageEncoder, workers: int
-) -> DecodedCovers:
-    """The covers of all items, decoded by worker processes.
-
-    Raises InputError when the archive is missing or holds no readable cover.
-    """
-    if not archive.is_file():
-        dataset = archive.name.removesuffix("_cover.zip")
-        raise InputError(f"{dataset} has no covers ({archive} is missing): run with -S 'modalities=[id,text]'")
-    where = [index for index, there in enumerate(present) if there]
-    covers = CoverDataset(archive, [f"{raw_ids[index]}.jpg" for index in where], encoder)
-    pixels = torch.zeros(len(raw_ids), *covers.size)
-    readable = torch.zeros(len(raw_ids), dtype=torch.bool)
-    begin = 0
-    for block, good in DataLoader(covers, batch_size=64, num_workers=workers):
-        index = torch.tensor(where[begin : begin + len(block)])
-        pixels[index], readable[index] = block, good
-        begin += len(block)
-    if not readable.any():
-        raise InputError(f"{archive} holds no readable cover of these items: run with -S 'modalities=[id,text]'")
-    return DecodedCovers(pixels, readable, len(raw_ids) - len(where), len(where) - int(readable.sum()))
 
 
 def tiny(catalogue: Catalogue, settings: EncodersParams) -> ImageEncoder:

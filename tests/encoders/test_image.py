@@ -1,14 +1,9 @@
-import io
-import zipfile
-
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from timm.models import save_for_hf
 
-from stages.encoders.image import decode_covers, load_image_encoder, tiny_image_encoder
+from stages.encoders.image import load_image_encoder, tiny_image_encoder
 from stages.errors import InputError
 
 FAMILIES = {
@@ -32,22 +27,6 @@ def saved(folder, name):
     return str(folder)
 
 
-def jpeg(value):
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((40, 50, 3), value, dtype=np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def archive(tmp_path):
-    path = tmp_path / "Bili_Food_cover.zip"
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("v1.jpg", jpeg(10))
-        file.writestr("v2.jpg", b"not a picture")
-        file.writestr("v4.jpg", jpeg(200))
-    return path
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("feature", ["head", "pooled"])
 def test_a_folder_of_each_family_loads(tmp_path, name, feature):
@@ -69,22 +48,6 @@ def test_a_saved_encoder_gives_the_same_vectors(tmp_path):
     inputs = {"pixels": torch.randn(2, 3, 64, 64)}
     encoder.model.eval(), again.model.eval()
     assert torch.equal(again.pool(again.states(inputs), inputs), encoder.pool(encoder.states(inputs), inputs))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_missing_and_unreadable_covers_are_counted(archive, workers):
-    covers = decode_covers(
-        archive, ["v1", "v2", "v3", "v4"], [True, True, False, True], tiny_image_encoder("head"), workers
-    )
-    assert covers.readable.tolist() == [True, False, False, True]
-    assert (covers.missing, covers.unreadable) == (1, 1)
-    assert covers.pixels.shape == (4, 3, 64, 64)
-    assert covers.pixels[3].mean() > covers.pixels[0].mean()
-
-
-def test_a_dataset_without_covers_says_how_to_go_on(tmp_path):
-    with pytest.raises(InputError, match=r"Bili_Food has no covers.*modalities=\[id,text\]"):
-        decode_covers(tmp_path / "Bili_Food_cover.zip", ["v1"], [False], tiny_image_encoder("head"), 0)
 
 
 def test_an_absent_encoder_is_an_input_error(monkeypatch):
