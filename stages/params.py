@@ -75,7 +75,7 @@ class OpenAIParams(Section):
 
 
 class EncodersParams(Section):
-    pooling: Literal["cls", "mean"]  # text vector: first token, or the mean over tokens
+    pooling: Literal["auto", "cls", "mean", "max", "last"]  # text vector, of which tokens; auto: as the encoder says
     image_feature: Literal["head", "pooled"]  # image vector: classifier output (paper), or the pooled features
     max_tokens: Count  # titles are cut here
     batch_size: Count  # items a forward pass when embedding

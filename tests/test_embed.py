@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 
-from stages.encoders.text import load_text_encoder
+from stages.encoders.text_loading import load_text_encoder
 from stages.errors import InputError
 
 EMBEDDINGS = Path("artifacts/embeddings.parquet")

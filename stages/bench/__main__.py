@@ -21,7 +21,7 @@ from stages.bench.results import Result, earlier_results, table
 from stages.bench.subprocess_usage import subprocess_usage
 from stages.data.histories import Histories
 from stages.encoders.modalities import TINY
-from stages.encoders.text import load_text_encoder
+from stages.encoders.text_loading import load_text_encoder
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet, read_vectors, write_json
 from stages.parallel.device import choose_device

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from PIL import Image
 
 LARGE = 4096 * 4096  # pixels above which an image is scaled down while it is decoded
@@ -96,8 +97,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
     if image.mode.startswith(("I", "F")):  # 16-bit, 32-bit, float: `convert` would cut everything above 255
         sixteen_bits, image = image.mode.startswith("I;"), image.convert("F")
-        high = 65_535 if sixteen_bits else next((high for high in (1, 255, 65_535) if image.getextrema()[1] <= high), 0)
-        scale = 255 / (high or image.getextrema()[1])
+        brightest = float(np.asarray(image).max())
+        ranges = [65_535] if sixteen_bits else [top for top in (1, 255, 65_535) if brightest <= top]
+        scale = 255 / (ranges[0] if ranges else brightest)
         image = image.point(lambda value: value * scale + 0.0).convert("L")
     return image.convert("RGB")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stages.encoders import image, text
+from stages.encoders import image, text, text_loading
 from stages.encoders.content_encoder import Catalogue, ContentEncoder
 from stages.params import EncodersParams
 
@@ -19,7 +19,7 @@ class Modality:
 
 
 MODALITIES = {
-    "text": Modality(text.tiny, text.load),
+    "text": Modality(text.tiny, text_loading.load),
     "image": Modality(image.tiny, image.load),
 }
 

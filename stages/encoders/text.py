@@ -1,4 +1,4 @@
-"""The text encoder: a transformers encoder by name or folder, or a small BERT from scratch."""
+"""The text encoder: a transformers model with its tokenizer (see text_loading.py), or a small BERT from scratch."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,22 +11,18 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
     BertConfig,
     BertModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    T5EncoderModel,
 )
 from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.roberta.modeling_roberta import RobertaLayer
 
 from stages.encoders.content_encoder import Catalogue, Inputs, ItemInputs
+from stages.encoders.sentence_transformers import write_sentence_modules
 from stages.errors import InputError
-from stages.files import user_path
 from stages.params import EncodersParams
 
 
@@ -36,9 +32,10 @@ class TextEncoder:
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
-    pooling: str  # cls or mean
+    pooling: str  # cls, mean, max, last (token), or own: the vector that the model itself makes of a text
     max_tokens: int
-    head: nn.Module = field(default_factory=nn.Identity)
+    head: nn.Module = field(default_factory=nn.Identity)  # after pooling
+    from_sentence_transformers: bool = False  # saved as one
 
     def read(self, catalogue: Catalogue) -> ItemInputs:
         """Tokens of all titles; an empty title is encoded like any other."""
@@ -47,11 +44,32 @@ class TextEncoder:
         return ItemInputs(self.prepare(titles), usable, {"empty_titles": titles.count("")})
 
     def prepare(self, titles: list[str]) -> Inputs:
-        """Token ids and attention mask, right-padded to the longest title: each (titles, tokens)."""
+        """Token ids and attention mask, right-padded to the longest title: each (titles, tokens).
+
+        SigLIP is trained on texts of full length, and without a mask. Raises InputError when the tokenizer has more
+        tokens than the model.
+        """
+        fixed = self._fixed_length()
         encoded = self.tokenizer(
-            titles, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt", padding_side="right"
-        )
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+            titles, padding="max_length" if fixed else True, truncation=True, max_length=self.max_tokens,
+            return_tensors="pt", padding_side="right", return_attention_mask=True,
+        )  # fmt: skip
+        ids, mask = encoded["input_ids"], encoded["attention_mask"]
+        mask[:, :1] = 1  # a title without any token is encoded as one of padding
+        text_side = getattr(self.model, "text_model", self.model)
+        table = text_side.get_input_embeddings() if isinstance(text_side, PreTrainedModel) else None
+        if isinstance(table, nn.Embedding) and int(ids.max()) >= table.num_embeddings:
+            raise InputError(
+                f"text_encoder: the tokenizer has a token {int(ids.max())}, the model only {table.num_embeddings}: "
+                "they belong to two models"
+            )
+        return {"input_ids": ids, "attention_mask": torch.ones_like(mask) if fixed else mask}
+
+    def _fixed_length(self) -> bool:
+        return str(getattr(self._config(), "model_type", "")).startswith("siglip")
+
+    def _config(self) -> Any:
+        return getattr(self.model, "config", None)
 
     def lengths(self, inputs: Inputs) -> Int[Tensor, " n"]:
         """Number of tokens of each title."""
@@ -62,15 +80,32 @@ class TextEncoder:
         longest = int(self.lengths(inputs).max())
         return {name: tensor[:, :longest] for name, tensor in inputs.items()}
 
-    def states(self, inputs: Inputs) -> Float[Tensor, "n tokens D"]:
-        """Last hidden states."""
-        return self.model(**inputs).last_hidden_state
+    def states(self, inputs: Inputs) -> Float[Tensor, "n ..."]:
+        """Last hidden states (n, tokens, D); with pooling `own` the model's vectors (n, D)."""
+        output = self._forward()(**inputs)
+        return output.pooler_output if self.pooling == "own" else output.last_hidden_state
 
-    def pool(self, states: Float[Tensor, "n tokens D"], inputs: Inputs) -> Float[Tensor, "n D"]:
-        """The state of the first token, or the mean over the title's tokens."""
+    def _forward(self) -> Any:
+        """What is run of the model: of CLIP and the like the text side, of BART and the like the encoder."""
+        model: Any = self.model
+        if hasattr(model, "get_text_features"):
+            return model.get_text_features
+        return model.get_encoder() if getattr(self._config(), "is_encoder_decoder", False) else model
+
+    def pool(self, states: Float[Tensor, "n ..."], inputs: Inputs) -> Float[Tensor, "n D"]:
+        """One vector per title, and what sentence-transformers does after pooling."""
+        return self.head(self._pooled(states, inputs["attention_mask"]))
+
+    def _pooled(self, states: Float[Tensor, "n ..."], attention_mask: Int[Tensor, "n tokens"]) -> Float[Tensor, "n D"]:
+        if self.pooling == "own":
+            return states
         if self.pooling == "cls":
             return states[:, 0]
-        mask = inputs["attention_mask"][:, :, None].to(states.dtype)
+        if self.pooling == "last":
+            return states[torch.arange(len(states), device=states.device), attention_mask.sum(dim=1) - 1]
+        mask = attention_mask[:, :, None].to(states.dtype)
+        if self.pooling == "max":
+            return states.masked_fill(mask == 0, float("-inf")).amax(dim=1)
         return (states * mask).sum(dim=1) / mask.sum(dim=1)
 
     def run_last_block(self, block: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -80,10 +115,12 @@ class TextEncoder:
         return block(*args, **kwargs)
 
     def save(self, folder: Path) -> None:
-        """Write model and tokenizer in Hugging Face's layout."""
+        """Write model and tokenizer in Hugging Face's layout; one of sentence-transformers in theirs."""
         assert isinstance(self.model, PreTrainedModel)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        if self.from_sentence_transformers:
+            write_sentence_modules(folder, self.pooling, self.model.config.hidden_size, self.head)
 
 
 def first_token(
@@ -125,7 +162,7 @@ def tiny_text_encoder(titles: list[str], pooling: str, max_tokens: int) -> TextE
         vocab_size=tokenizer.get_vocab_size(), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=256, max_position_embeddings=max_tokens,
     )  # fmt: skip
-    return TextEncoder(BertModel(config), wrapped, pooling, max_tokens)
+    return TextEncoder(BertModel(config), wrapped, "cls" if pooling == "auto" else pooling, max_tokens)
 
 
 def _with_cls_and_sep(tokenizer: Tokenizer) -> Tokenizer:
@@ -134,33 +171,6 @@ def _with_cls_and_sep(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def load_text_encoder(name: str, pooling: str, max_tokens: int) -> TextEncoder:
-    """A transformers encoder by hub name or folder; of T5 the encoder without its decoder (Sentence-T5).
-
-    Raises InputError when it cannot be loaded.
-    """
-    place = str(user_path(name)) if user_path(name).is_dir() else name
-    try:
-        config = AutoConfig.from_pretrained(place)
-        kind = T5EncoderModel if config.model_type == "t5" else AutoModel
-        # eager attention gets a mask of the same shape in every batch; the cached trunk joins them
-        model = kind.from_pretrained(place, attn_implementation="eager")
-        tokenizer = AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"text_encoder={name} cannot be loaded ({reason}): give a transformers name or a folder with config, "
-            "weights and tokenizer"
-        ) from error
-    limit = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
-    return TextEncoder(model, tokenizer, pooling, limit)
-
-
 def tiny(catalogue: Catalogue, settings: EncodersParams) -> TextEncoder:
     """`text_encoder=tiny`."""
     return tiny_text_encoder(catalogue.items[catalogue.title].to_list(), settings.pooling, settings.max_tokens)
-
-
-def load(name: str, settings: EncodersParams) -> TextEncoder:
-    """Any other `text_encoder`."""
-    return load_text_encoder(name, settings.pooling, settings.max_tokens)

@@ -7,7 +7,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from stages.encoders.cached_trunk import Tuned
 from stages.encoders.image import ImageEncoder, load_image_encoder
-from stages.encoders.text import load_text_encoder, tiny_text_encoder
+from stages.encoders.text import tiny_text_encoder
+from stages.encoders.text_loading import load_text_encoder
 from stages.errors import InputError
 from tests.encoders.test_image import FAMILIES
 from tests.encoders.test_image import saved as saved_image
@@ -157,7 +158,8 @@ def test_only_the_last_block_and_what_follows_it_drop_out_in_training(tmp_path):
     part = text_part(tmp_path, "t5").train()
     training = {name for name, module in part.named_modules() if module.training}
     assert all(
-        name.startswith(("model.encoder.block.1", "model.encoder.final", "model.encoder.dropout")) for name in training
+        name.startswith(("model.encoder.block.1", "model.encoder.final", "model.encoder.dropout", "head"))
+        for name in training
     )
     assert "model.encoder.block.1" in training
 

@@ -10,7 +10,8 @@ from transformers import (
     T5EncoderModel,
 )
 
-from stages.encoders.text import load_text_encoder, tiny_text_encoder
+from stages.encoders.text import tiny_text_encoder
+from stages.encoders.text_loading import load_text_encoder
 from stages.errors import InputError
 
 TITLES = ["how to bake a cake", "麻辣火锅", "a much longer title about street dance battles and more", ""]
