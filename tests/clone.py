@@ -54,7 +54,18 @@ def run(folder: Path, *command: str) -> str:
 def commit(folder: Path) -> None:
     """Commit everything."""
     run(folder, "git", "add", "-A")
-    run(folder, "git", "-c", "user.name=test", "-c", "user.email=test@example.invalid", "commit", "-qm", "state")
+    run(
+        folder,
+        "git",
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@example.invalid",
+        "commit",
+        "--allow-empty",
+        "-qm",
+        "state",
+    )
 
 
 def stages_run(output: str) -> list[str]:
