@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stages.encoders.covers import CoverArchive
 from stages.errors import run_stage
 from stages.files import atomic, read_json, read_parquet, write_json
 from stages.params import load_params
 from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import draw_cases
-from stages.pictures.covers import CoverArchive
 from stages.pictures.placeholder import draw_or_placeholder
 from stages.provenance import check_inputs
 from stages.tables.comparison import as_markdown, compare_systems

@@ -14,7 +14,7 @@ from stages.encoders.content_encoder import Catalogue, ContentEncoder, ItemInput
 from stages.encoders.modalities import MODALITIES, TINY, starting_encoder
 from stages.encoders.modality_gap import modality_gap, projected
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
-from stages.errors import InputError, run_stage
+from stages.errors import run_stage
 from stages.files import atomic, is_main_process, read_parquet, write_json, write_parquet
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params
@@ -54,15 +54,16 @@ def read_sources(params: Params, items: pl.DataFrame) -> dict[str, Source]:
 def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dict[str, Any]:
     """Fine-tune the encoders in place. → losses, and alignment and modality gap before and after."""
     p, device = params.sft, choose_device(params.device)
+    tasks = p.tasks if len(pairs) else ()
     tuned = {name: Tuned(s.encoder, s.inputs.values, p.train, s.fresh) for name, s in sources.items()}
     for part in tuned.values():
         part.to(device)
     widths = {name: part.eval()(torch.tensor([1])).shape[1] for name, part in tuned.items()}
     for part in tuned.values():
-        if not part.whole and p.tasks:
+        if not part.whole and tasks:
             part.cache_trunk(params.encoders.batch_size)
     usable = {name: source.inputs.usable for name, source in sources.items()}
-    model = Alignment(tuned, widths, p.tasks, params.tau, usable).to(device)
+    model = Alignment(tuned, widths, tasks, params.tau, usable).to(device)
     summary: dict[str, Any] = {"pairs": len(pairs), "alignment": {}, "modality_gap": {}}
     points: list[pl.DataFrame] = []
 
@@ -104,7 +105,7 @@ def main() -> None:
     torch.manual_seed(params.seed)
     sources = read_sources(params, items)
     if sources and not len(pairs):
-        raise InputError(f"{PAIRS} is empty: there is nothing to fine-tune on")
+        print(f"{PAIRS} is empty, as no item has a title: the encoders are not fine-tuned")
 
     summary: dict[str, Any] = tune(params, sources, pairs) if sources else {"pairs": len(pairs)}
     with atomic(ENCODERS) as folder:

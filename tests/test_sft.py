@@ -5,6 +5,8 @@ import polars as pl
 import pytest
 
 from stages.errors import InputError
+from stages.files import write_parquet
+from stages.provenance import recorded
 
 SUMMARY = Path("artifacts/curves/sft/summary.json")
 
@@ -66,3 +68,13 @@ def test_id_alone_needs_no_encoder(after):
     workspace.set_params(modalities=["id"])
     workspace.run("sft", "embed")
     assert pl.read_parquet("artifacts/embeddings.parquet").columns == ["item"]
+
+
+def test_without_pairs_the_encoders_stay_as_they_are(after, capsys):
+    workspace = after("pairs")
+    pairs = Path("artifacts/pairs.parquet")
+    write_parquet(pairs, pl.read_parquet(pairs).clear(), recorded(pairs)[1])
+    workspace.set_params(modalities=["id", "image"])
+    workspace.run("sft", "embed")
+    assert "the encoders are not fine-tuned" in capsys.readouterr().out
+    assert "image" in pl.read_parquet("artifacts/embeddings.parquet").columns

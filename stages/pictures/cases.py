@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from PIL import Image
 
-from stages.pictures.covers import CoverArchive
+from stages.encoders.covers import CoverArchive
 from stages.pictures.figure import drawable, new_figure
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from zhplot.matplotlib import MatplotlibChineseize
 
+from stages.encoders.covers import CoverArchive
 from stages.pictures import figure
 from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import draw_cases, wrap
-from stages.pictures.covers import CoverArchive
 from stages.pictures.figure import drawable
 
 ITEMS = pl.DataFrame({"raw_id": ["v1", "v2", "v3", "v4"], "title": ["红烧肉的做法", "Noodles", "", "Tea"]})
