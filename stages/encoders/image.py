@@ -1,5 +1,6 @@
-"""The image encoder: a timm model by name or folder, or a small vision transformer from scratch."""
+"""The image encoder: a timm model by name or folder, or a small vision transformer from scratch; or see vision.py."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from stages.encoders.content_encoder import Catalogue, Inputs, ItemInputs
 from stages.encoders.decoding import decode_covers
-from stages.errors import InputError
+from stages.encoders.loading import NOT_LOADED, cannot_be_loaded
+from stages.encoders.vision import MEND, VisionEncoder, load_vision_encoder
 from stages.files import user_path
 from stages.params import EncodersParams
 
@@ -67,17 +69,24 @@ def tiny_image_encoder(feature: str) -> ImageEncoder:
     return ImageEncoder(timm.create_model(TINY_ARCHITECTURE, **arguments), feature)
 
 
-def load_image_encoder(name: str, feature: str) -> ImageEncoder:
-    """A timm model by name or folder. Raises InputError when it cannot be loaded."""
+def load_image_encoder(name: str, feature: str) -> ImageEncoder | VisionEncoder:
+    """A model by name or folder, of timm or of transformers. Raises InputError when it cannot be loaded."""
+    if _is_of_transformers(name):
+        return load_vision_encoder(name, feature)
     place = f"local-dir:{user_path(name)}" if user_path(name).is_dir() else name
+    place = f"hf-hub:{name}" if name.startswith("timm/") else place
     try:
         return ImageEncoder(timm.create_model(place, pretrained=True), feature)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"image_encoder={name} cannot be loaded ({reason}): give a timm name or a folder with config.json and "
-            "model.safetensors"
-        ) from error
+    except NOT_LOADED as error:
+        raise cannot_be_loaded(f"image_encoder={name}", error, MEND) from error
+
+
+def _is_of_transformers(name: str) -> bool:
+    """timm names the architecture in config.json, transformers the type of model; of hub names timm's have a prefix."""
+    config = user_path(name) / "config.json"
+    if user_path(name).is_dir():
+        return config.is_file() and "model_type" in json.loads(config.read_text(encoding="utf-8"))
+    return "/" in name and ":" not in name and not name.startswith((".", "/", "~", "timm/"))
 
 
 def tiny(catalogue: Catalogue, settings: EncodersParams) -> ImageEncoder:
@@ -85,6 +94,6 @@ def tiny(catalogue: Catalogue, settings: EncodersParams) -> ImageEncoder:
     return tiny_image_encoder(settings.image_feature)
 
 
-def load(name: str, settings: EncodersParams) -> ImageEncoder:
+def load(name: str, settings: EncodersParams) -> ImageEncoder | VisionEncoder:
     """Any other `image_encoder`."""
     return load_image_encoder(name, settings.image_feature)

@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
+from stages.encoders.loading import NOT_LOADED, cannot_be_loaded, refuse_missing_weights
 from stages.encoders.sentence_transformers import SentenceModules, read_sentence_modules
 from stages.encoders.text import TextEncoder
 from stages.errors import InputError
@@ -42,10 +43,9 @@ def load_text_encoder(name: str, pooling: str, max_tokens: int) -> TextEncoder:
             transformer, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(transformer)
-    except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
-        raise InputError(f"text_encoder={name} cannot be loaded ({reason:.300}): {MEND}") from error
-    _refuse_missing_weights(name, info["missing_keys"])
+    except NOT_LOADED as error:
+        raise cannot_be_loaded(f"text_encoder={name}", error, MEND) from error
+    refuse_missing_weights(f"text_encoder={name}", info["missing_keys"], MEND)
     _complete_tokenizer(name, transformer, tokenizer)
     chosen, why = (pooling, "encoders.pooling") if modules is None else (modules.pooling, "modules.json")
     if chosen == "auto":
@@ -83,15 +83,6 @@ def _pooling_of(model: PreTrainedModel) -> str:
     if _is_causal(config):
         return "last"
     return "mean" if config.is_encoder_decoder or type(model).__name__.endswith("EncoderModel") else "cls"
-
-
-def _refuse_missing_weights(name: str, missing: set[str]) -> None:
-    """BERT's pooler may be missing, no vector depends on it."""
-    needed = sorted(key for key in missing if "pooler" not in key)
-    if needed:
-        raise InputError(
-            f"text_encoder={name}: its weights lack {len(needed)} tensors of the model ({needed[0]}, …): {MEND}"
-        )
 
 
 def _complete_tokenizer(name: str, place: str, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,0 +1,20 @@
+"""Errors of loading an encoder of transformers, as one line."""
+
+from collections.abc import Iterable
+
+from stages.errors import InputError
+
+NOT_LOADED = (ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)  # as transformers raises them
+
+
+def cannot_be_loaded(param: str, error: Exception, mend: str) -> InputError:
+    """param: NAME=VALUE. Of a long message the first paragraph is shown."""
+    reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+    return InputError(f"{param} cannot be loaded ({reason:.300}): {mend}")
+
+
+def refuse_missing_weights(param: str, missing: Iterable[str], mend: str) -> None:
+    """Raise InputError if transformers filled weights with random numbers, but for a pooler, which is not read then."""
+    needed = sorted(key for key in missing if "pooler" not in key)
+    if needed:
+        raise InputError(f"{param}: its weights lack {len(needed)} tensors of the model ({needed[0]}, …): {mend}")
