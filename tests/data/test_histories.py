@@ -224,3 +224,20 @@ def test_a_batch_closes_when_its_number_of_targets_is_reached():
         for batch in training_batches(histories, training_windows(histories, 9), 2, np.random.default_rng(0))
     ]
     assert sorted(sizes) == [1, 2, 2]
+
+
+def test_windows_of_one_length_stay_in_the_shuffled_order():
+    histories = packed(*[[1, 2, 3][: 2 + user % 2] for user in range(400)])
+    shuffled = np.random.default_rng(3).permutation(400)
+    by_length = np.concatenate([shuffled[shuffled % 2 == 0], shuffled[shuffled % 2 == 1]]).tolist()
+    windows = training_windows(histories, 9)
+    for _, _, users in training_batches_with_users(histories, windows, 32, np.random.default_rng(3)):
+        first = by_length.index(users[0])
+        assert users.tolist() == by_length[first : first + len(users)]
+
+
+@pytest.mark.parametrize(("users", "expected"), [(9, [1, 4, 4]), (8, [4, 4]), (10, [2, 4, 4])])
+def test_all_batches_but_the_last_have_the_number_of_targets_asked_for(users, expected):
+    histories = packed(*[[1, 2]] * users)
+    batches = training_batches(histories, training_windows(histories, 9), 4, np.random.default_rng(0))
+    assert sorted(len(batch.items) for batch in batches) == expected

@@ -127,11 +127,12 @@ def test_a_repeated_event_counts_at_its_first_row() -> None:
 
 
 def test_summary_of_cold_test_targets_is_their_share() -> None:
-    events = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("v", "a", 1), ("v", "b", 2), ("v", "a", 3)]
-    facts = summarise(split_of(events))  # only "c" of the two test targets has no training interaction
-    assert facts["cold_test_targets"] == 0.5
+    others = [(user, item, time) for user in "vwx" for time, item in enumerate(("a", "b", "a"))]
+    events = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), *others]
+    facts = summarise(split_of(events))  # only "c" of the four test targets has no training interaction
+    assert facts["cold_test_targets"] == 0.25
     assert facts["sparsity"] == 0.0
-    assert (facts["users"], facts["items"], facts["interactions"], facts["mean_length"]) == (2, 3, 6, 3.0)
+    assert (facts["users"], facts["items"], facts["interactions"], facts["mean_length"]) == (4, 3, 12, 3.0)
 
 
 @pytest.fixture(scope="module")

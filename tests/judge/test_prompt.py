@@ -60,8 +60,8 @@ WORDING = {
 
 
 def test_the_target_is_the_last_item_and_candidates_are_the_distinct_ones_before_it():
-    frame = pl.DataFrame({"user": [0, 1, 2], "items": [[5, 2, 5, 9], [4], [7, 7]]})
-    assert build_questions(frame) == [Question(0, 9, (5, 2))]
+    frame = pl.DataFrame({"user": [0, 1, 2, 3], "items": [[5, 2, 5, 9], [4], [7, 7], [1, 8, 6]]})
+    assert build_questions(frame) == [Question(0, 9, (5, 2)), Question(3, 6, (1, 8))]
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
