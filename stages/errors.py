@@ -1,6 +1,7 @@
 """The one exception that means "your input is wrong", and how a stage ends on it."""
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -36,7 +37,7 @@ def user_fault(error: Exception) -> str | None:
     """What the user should read of an exception that the user can mend, else None."""
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
+    if _is_no_space(error):
         return f"no space left on the disk{_at(error)}: free some and run the same command again"
     if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
         return f"not writable{_at(error)}: {error.strerror}: change the permissions, or run elsewhere"
@@ -48,8 +49,16 @@ def user_fault(error: Exception) -> str | None:
     return None
 
 
-def _at(error: OSError) -> str:
-    return f" at {error.filename}" if error.filename else ""
+def _is_no_space(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return True
+    # polars, safetensors and torch raise errors of their own, which only quote the system's words
+    return any(os.strerror(number) in str(error) for number in NO_SPACE)
+
+
+def _at(error: Exception) -> str:
+    name = getattr(error, "filename", None)
+    return f" at {name}" if name else ""
 
 
 def _is_gpu_out_of_memory(error: Exception) -> bool:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import polars as pl
 import pytest
 import torch
 
@@ -29,6 +30,10 @@ def ended(error: BaseException, capsys) -> tuple[int, str]:
         (
             OSError(errno.ENOSPC, "No space left on device", "x.parquet"),
             "error: no space left on the disk at x.parquet",
+        ),
+        (
+            pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)"),
+            "error: no space left on the disk: free some",
         ),
         (OSError(errno.EROFS, "Read-only file system", "x.parquet"), "error: not writable at x.parquet: Read-only"),
         (torch.OutOfMemoryError("CUDA out of memory"), "error: the GPU has too little memory: lower the batch"),
