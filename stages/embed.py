@@ -10,7 +10,7 @@ import polars as pl
 import torch
 
 from stages.encoders.content_encoder import Catalogue, ContentEncoder
-from stages.encoders.embedding import embed_items
+from stages.encoders.embedding import embed_items, refuse_useless_vectors
 from stages.encoders.modalities import MODALITIES, starting_encoder
 from stages.errors import run_stage
 from stages.files import read_parquet, write_json, write_parquet
@@ -60,6 +60,7 @@ def embed(
     for modality, encoder in encoders.items():
         inputs = encoder.read(catalogue)
         vectors[modality] = embed_items(encoder, inputs, params.encoders.batch_size, device, modality)
+        refuse_useless_vectors(modality, vectors[modality], inputs.usable)
         facts |= {f"{modality}_dim": vectors[modality].shape[1], **inputs.facts}
     return vectors, facts
 

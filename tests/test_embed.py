@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from stages.encoders.text_loading import load_text_encoder
 from stages.errors import InputError
@@ -94,5 +95,19 @@ def test_an_archive_without_a_readable_cover_is_an_input_error_and_leaves_the_ve
     before = EMBEDDINGS.read_bytes()
     rewrite_covers(lambda name, content: b"not a picture")
     with pytest.raises(InputError, match="holds no readable cover"):
+        workspace.run("embed")
+    assert EMBEDDINGS.read_bytes() == before
+
+
+def test_an_encoder_that_tells_no_titles_apart_is_refused_by_name_and_the_vectors_stay(after):
+    workspace = after("embed")
+    before = EMBEDDINGS.read_bytes()
+    weights = load_file("artifacts/encoders/text/model.safetensors")
+    save_file(
+        {name: torch.zeros_like(value) for name, value in weights.items()},
+        "artifacts/encoders/text/model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(InputError, match="text: .* check text_encoder"):
         workspace.run("embed")
     assert EMBEDDINGS.read_bytes() == before

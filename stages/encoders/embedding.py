@@ -1,13 +1,16 @@
 """All items through an encoder: inputs of similar length in one batch, the batches distributed over the ranks."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
 from stages.encoders.content_encoder import ContentEncoder, ItemInputs
+from stages.errors import InputError
 from stages.parallel import distributed
 from stages.parallel.device import reduced_precision
+
+SAME = 1e-5  # of the largest component: differences below come from rounding
 
 
 @torch.inference_mode()
@@ -31,3 +34,18 @@ def embed_items(
     if not inputs.usable.all():
         vectors[~inputs.usable] = vectors[inputs.usable].mean(dim=0)
     return vectors
+
+
+def refuse_useless_vectors(modality: str, vectors: Float[Tensor, "N D"], usable: Bool[Tensor, " N"]) -> None:
+    """Raise InputError if vectors are not finite, have equal components, or are the same for all usable items."""
+    mend = f"check {modality}_encoder and the items' content, or leave {modality} out of modalities"
+    broken = ~vectors.isfinite().all(dim=1)
+    if broken.any():
+        first = int(broken.nonzero()[0]) + 1
+        raise InputError(f"{modality}: {int(broken.sum())} vectors are not finite (first: item {first}): {mend}")
+    own = vectors[usable]
+    scale = SAME * own.abs().max()
+    if vectors.shape[1] > 1 and (own.amax(dim=1) - own.amin(dim=1)).max() <= scale:
+        raise InputError(f"{modality}: every vector is constant, all its components are equal: {mend}")
+    if len(own) > 1 and (own.amax(dim=0) - own.amin(dim=0)).max() <= scale:
+        raise InputError(f"{modality}: all {len(own)} items have the same vector: {mend}")
