@@ -13,7 +13,7 @@ import polars as pl
 from ruamel.yaml import YAML
 
 from stages.errors import InputError, run_stage
-from stages.files import atomic, write_json
+from stages.files import atomic, read_json, write_json
 from stages.params import load_params
 from stages.shallow_clone import MEND, is_shallow
 from stages.tables.archive import archive_run, archived_runs
@@ -48,6 +48,22 @@ def write_table(result: dict[str, Any], name: str) -> None:
         pl.DataFrame(points).write_csv(temporary)
 
 
+def refuse_to_lose_runs(result: dict[str, Any], path: Path) -> None:
+    """Raise InputError when the table at `path` has a row or a seed that `result` lacks: its runs are not at hand."""
+    if not path.is_file():
+        return
+    before, now = (
+        {(row, seed) for row, values in content["rows"].items() for seed in values["seeds"]}
+        for content in (read_json(path), result)
+    )
+    if lost := sorted(before - now):
+        row, seed = lost[0]
+        raise InputError(
+            f"{path} has {len(lost)} runs that are neither archived nor finished here (first: {row}, seed {seed}): run "
+            "them, or remove the file"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.tables", description=__doc__)
     parser.add_argument("name", choices=TABLES)
@@ -75,6 +91,7 @@ def main() -> None:
     for row, group in used:
         for experiment in group:
             archive_run(experiment, row.system, ARCHIVE)
+    refuse_to_lose_runs(result, FOLDER / f"{options.name}_{dataset}.json")
     write_table(result, f"{options.name}_{dataset}")
     print(as_markdown(result))
 

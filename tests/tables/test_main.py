@@ -1,0 +1,27 @@
+import pytest
+
+from stages.errors import InputError
+from stages.files import write_json
+from stages.tables.__main__ import refuse_to_lose_runs
+
+
+def table(**seeds: list[int]) -> dict[str, object]:
+    return {"rows": {row: {"seeds": found} for row, found in seeds.items()}}
+
+
+@pytest.mark.parametrize(
+    ("now", "lost"),
+    [({"a": [1, 2]}, r"1 runs .* \(first: b, seed 1\)"), ({"a": [1], "b": [1]}, r"\(first: a, seed 2\)")],
+)
+def test_a_table_is_not_replaced_by_one_that_lacks_a_row_or_a_seed(tmp_path, now, lost):
+    path = tmp_path / "table.json"
+    write_json(path, table(a=[1, 2], b=[1]))
+    with pytest.raises(InputError, match=lost):
+        refuse_to_lose_runs(table(**now), path)
+
+
+def test_a_table_may_be_made_again_or_get_more_rows_and_seeds(tmp_path):
+    path = tmp_path / "table.json"
+    refuse_to_lose_runs(table(a=[1]), path)
+    write_json(path, table(a=[1]))
+    refuse_to_lose_runs(table(a=[1, 2], b=[1]), path)
