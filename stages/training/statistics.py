@@ -27,10 +27,11 @@ def paired_p_value(
 ) -> float:
     """p-value of a two-sided paired randomisation test: the signs of users' differences are drawn at random.
 
-    The null hypothesis is that both systems have the same mean over the same users. Source: Smucker et al. 2007.
+    The null hypothesis is that both systems have the same mean over the same users; one user alone cannot reject it.
+    Source: Smucker et al. 2007.
     """
     difference = left - right
-    if not difference.any():
+    if len(difference) == 1 or not difference.any():
         return 1.0
     result = permutation_test(
         (difference,), np.mean, permutation_type="samples", n_resamples=resamples, batch=RESAMPLES_PER_BLOCK,

@@ -50,3 +50,8 @@ def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_keeps_the_order
     assert holm([0.03, 0.01, 0.04]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_one_user_alone_rejects_nothing() -> None:
+    assert paired_p_value(np.array([1.0]), np.array([0.0]), resamples=100, seed=1) == 1.0
+    assert interval(np.array([0.5]), resamples=100, seed=1) == [0.5, 0.5]
