@@ -25,7 +25,7 @@ from stages.parallel.device import choose_device
 from stages.parallel.distributed import BatchParts
 from stages.params import Params, load_params
 from stages.provenance import check_inputs
-from stages.training.next_item import MONITOR, MakeBatches, TrainingData, train_next_item, validation_metrics
+from stages.training.next_item import MakeBatches, TrainingData, train_next_item, validation_metrics
 from stages.training.ranking import rank_users
 
 SPLIT = Path("artifacts/split")
@@ -68,8 +68,9 @@ def train(
 
     def validate(model: Recommender) -> dict[str, float]:
         return validation_metrics(
-            model.to(device), data.histories, data.valid, max_length=sequence.max_length, device=device
-        )
+            model.to(device), data.histories, data.valid, monitor=params.monitor, max_length=sequence.max_length,
+            device=device,
+        )  # fmt: skip
 
     torch.manual_seed(params.seed)
     material = Material(
@@ -82,7 +83,7 @@ def train(
         offsets=data.histories.offsets,
         inputs=lambda: latest_inputs(data.histories, sequence.max_length),
         vectors=read_vectors(EMBEDDINGS, list(system.content)),
-        validate=lambda candidate: validate(candidate)[MONITOR],
+        validate=lambda candidate: validate(candidate)[params.monitor],
     )
     model, curves = system.build(material), CURVES / name
     if system.scheme is Scheme.COUNTED:
@@ -96,6 +97,7 @@ def train(
         p,
         max_length=sequence.max_length,
         negatives=params.loss.negatives,
+        monitor=params.monitor,
         seed=params.seed,
         name="baseline",
         identity=[name, params.dim, sequence.model_dump(), params.pretrain.dropout],

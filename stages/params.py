@@ -24,6 +24,9 @@ ColumnName = Annotated[str, BeforeValidator(lambda value: "" if value is None el
 MODALITIES = ("id", "text", "image")
 ABLATIONS = ("imse", "cmse", "mmsd", "concl", "lora", "l2norm")
 FREEZABLE = ("id_embedding", "id_encoder", "content_embedding", "content_encoder")
+METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
+FILTERED = "filtered."  # starts the name of a metric that is computed with viewed items filtered out
+MONITORS = (*METRICS, *(FILTERED + name for name in METRICS))
 
 
 class Section(BaseModel):
@@ -109,7 +112,7 @@ class Schedule(Section):
     learning_rate: Positive
     batch_positions: Count  # target positions a batch: the paper's batch of instances
     epochs: Count  # at most
-    patience: Count  # epochs without a better validation ndcg@10 before stopping
+    patience: Count  # epochs without a better validation `monitor` before stopping
 
 
 class PretrainParams(Schedule):
@@ -149,6 +152,7 @@ class Params(Section):
     frozen: tuple[Literal[FREEZABLE], ...]  # type: ignore[valid-type]  # Table 9
     baselines: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # rows of Table 4 beside SICSRec
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
+    monitor: Literal[MONITORS]  # type: ignore[valid-type]  # validation metric that stops training, picks weights
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     download: DownloadParams
     columns: ColumnsParams

@@ -70,13 +70,14 @@ def content_only(config: SicsrecConfig) -> SicsrecConfig:
 
 
 def train(model: Sicsrec, params: Params, data: TrainingData, curves: Path) -> Outcome:
-    """Fit with eq. 19, stopping on validation ndcg@10."""
+    """Fit with eq. 19, stopping on the validation metric `monitor`."""
     return train_next_item(
         model,
         data,
         params.posttrain,
         max_length=model.config.max_length,
         negatives=params.loss.negatives,
+        monitor=params.monitor,
         seed=params.seed,
         name=curves.name,
         identity=asdict(model.config),

@@ -30,6 +30,7 @@ def main() -> None:
         p,
         max_length=sequence.max_length,
         negatives=params.loss.negatives,
+        monitor=params.monitor,
         seed=params.seed,
         name="pretrain",
         identity=vars(config),

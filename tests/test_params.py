@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def test_a_number_as_dvc_writes_it_is_a_number(tmp_path):
         ({"device": "tpu"}, "device"),
         ({"sft__train": "some"}, "sft.train"),
         ({"split__min_interactions": 2}, "split.min_interactions"),
+        ({"monitor": "mrr"}, "monitor"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_key(tmp_path, changes, said):
@@ -70,12 +72,22 @@ def test_a_wrong_value_is_one_line_that_names_the_key(tmp_path, changes, said):
         ({"max_lenght": 20}, "did you mean sequence.max_length?"),
         ({"baselines": ["sasrek"]}, "did you mean sasrec?"),
         ({"frozen": ["id_encodr"]}, "did you mean id_encoder?"),
+        ({"monitor": "filtered.ndcg@11"}, "did you mean filtered.ndcg@10?"),
+        ({"monitor": "ndgc@5"}, "did you mean ndcg@5?"),
     ],
 )
 def test_a_misspelt_name_gets_the_nearest_right_one(tmp_path, changes, nearest):
     with pytest.raises(InputError) as error:
         load_params(changed(tmp_path, **changes))
     assert nearest in str(error.value)
+
+
+def test_monitor_may_be_every_metric_of_evaluate_json_in_both_protocols(tmp_path):
+    committed = json.loads((ROOT / "metrics/evaluate.json").read_text())
+    names = [key for key, value in committed.items() if isinstance(value, float)]
+    assert names
+    for name in (*names, *(f"filtered.{name}" for name in names)):
+        assert load_params(changed(tmp_path, monitor=name)).monitor == name
 
 
 def test_a_missing_key_is_named(tmp_path):

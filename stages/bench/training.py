@@ -90,7 +90,9 @@ def seconds_to_reach(params: Params, data: Data, goal: float) -> float | None:
     p, model = params.pretrain, new_sasrec(params, data.items)
 
     def validate() -> dict[str, float]:
-        metrics = validation_metrics(model, data.train, data.valid, max_length=params.sequence.max_length, device=CPU)
+        metrics = validation_metrics(
+            model, data.train, data.valid, monitor="ndcg@10", max_length=params.sequence.max_length, device=CPU
+        )
         if metrics["ndcg@10"] >= goal:
             raise GoalReached
         return metrics

@@ -35,6 +35,7 @@ NOT_COMPARED = {
     "encoders.workers",
     "evaluate.bootstrap",
 }
+ADDED = {"monitor": "ndcg@10"}  # params that older runs lack: what they were run with
 SHORT_HASH = 7  # digits of a commit
 
 
@@ -105,6 +106,7 @@ class Experiment:
 
 def matches(params: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether the params have the wanted values: a string is a pattern (fnmatch), the order of a list is ignored."""
+    params = ADDED | params
     return all(key in params and _same(params[key], value) for key, value in wanted.items())
 
 
@@ -114,6 +116,10 @@ def _same(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, list):
         return isinstance(value, list) and sorted(map(str, value)) == sorted(map(str, wanted))
     return bool(value == wanted)
+
+
+def _value(run: FinishedRun, key: str) -> Any:
+    return run.params.get(key, ADDED.get(key))
 
 
 def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -156,12 +162,12 @@ def choose_runs(
     ignored = NOT_COMPARED | {key for row in rows for key in row.params}
     keys = [key for key in params if key not in ignored]
     for key in keys:
-        ours = [experiment for experiment in used if experiment.params.get(key) == params[key]]
+        ours = [experiment for experiment in used if _value(experiment, key) == params[key]]
         if ours and len(ours) < len(used):
             print(f"as in params.yaml: {key}={params[key]}", file=sys.stderr)
             used = ours
     for key in keys:
-        if len(values := {str(experiment.params.get(key)) for experiment in used}) > 1:
+        if len(values := {str(_value(experiment, key)) for experiment in used}) > 1:
             raise InputError(
                 f"{len(used)} experiments differ in {key} ({', '.join(sorted(values))}), none as in params.yaml: "
                 f"choose one by adding {key}=VALUE"

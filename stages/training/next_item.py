@@ -13,14 +13,12 @@ from stages.data.histories import Histories, training_batches, training_windows
 from stages.files import read_parquet
 from stages.models.softmax import Sampler, negative_sampler
 from stages.parallel.distributed import BatchParts, shard_batches
-from stages.params import Schedule
+from stages.params import FILTERED, Schedule
 from stages.provenance import Ids, check_inputs
 from stages.training.checkpoints import state_path
 from stages.training.fit import Outcome, Plan, TrainableModel, fit
 from stages.training.hit_and_ndcg import hits_and_ndcgs
-from stages.training.ranking import RankingModel, rank_users
-
-MONITOR = "ndcg@10"  # the validation metric that stops training and picks the epoch
+from stages.training.ranking import RankingModel, rank_users, rank_users_with_viewed_kept
 
 
 @runtime_checkable
@@ -62,12 +60,20 @@ def validation_metrics(
     histories: Histories,
     valid: Int[np.ndarray, " users"],
     *,
+    monitor: str,
     max_length: int,
     device: torch.device,
 ) -> dict[str, float]:
-    """Mean hit@k and ndcg@k of the validation items, viewed items kept. valid: in the histories' order."""
-    ranks, _ = rank_users(model, histories, valid, max_length=max_length, device=device)
-    return {name: float(values.mean()) for name, values in hits_and_ndcgs(ranks).items()}
+    """Mean hit@k and ndcg@k of the validation items in the protocol of `monitor`, under their keys in evaluate.json.
+
+    valid: in the histories' order. monitor: one of MONITORS; the result has it.
+    """
+    if monitor.startswith(FILTERED):
+        prefix, (_, ranks) = FILTERED, rank_users(model, histories, valid, max_length=max_length, device=device)
+    else:
+        prefix = ""
+        ranks = rank_users_with_viewed_kept(model, histories, valid, max_length=max_length, device=device)
+    return {prefix + name: float(values.mean()) for name, values in hits_and_ndcgs(ranks).items()}
 
 
 MakeBatches = Callable[[np.random.Generator], Iterable[BatchParts]]
@@ -80,6 +86,7 @@ def train_next_item(
     *,
     max_length: int,
     negatives: Literal["all"] | int,
+    monitor: str,
     seed: int,
     name: str,
     identity: Any,
@@ -91,6 +98,7 @@ def train_next_item(
     """Train a model in place with early stopping on validation; it ends with its best epoch's weights.
 
     max_length: the latest items of a history that the model reads. negatives: see `negative_sampler`.
+    monitor: the validation metric that stops training and picks the weights, one of MONITORS.
     name, identity, inputs: what decides the result besides data and schedule; with them an interrupted run is found.
     make_batches: an epoch's batches; by default all positions of each history at once, for causal models.
     """
@@ -105,15 +113,18 @@ def train_next_item(
         return shard_batches((make_batches or all_positions)(np.random.default_rng([seed, epoch])))
 
     def validate() -> dict[str, float]:
-        return validation_metrics(model, data.histories, data.valid, max_length=max_length, device=device)
+        return validation_metrics(
+            model, data.histories, data.valid, monitor=monitor, max_length=max_length, device=device
+        )
 
     model.sampler = negative_sampler(negatives, data.histories.counts(data.items))
+    settings = [identity, schedule.model_dump(), max_length, negatives, monitor, seed]
     return fit(
         model,
         batches,
         validate,
-        Plan(schedule.epochs, schedule.patience, MONITOR, schedule.learning_rate, seed),
+        Plan(schedule.epochs, schedule.patience, monitor, schedule.learning_rate, seed),
         device,
         curves,
-        state_path(name, [identity, schedule.model_dump(), max_length, negatives, seed], [*data.files, *inputs]),
+        state_path(name, settings, [*data.files, *inputs]),
     )

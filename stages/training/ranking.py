@@ -1,7 +1,8 @@
 """Full ranking: the rank of each user's target among all items, nothing sampled (paper section 4.1)."""
 
+from collections.abc import Iterator
 from itertools import islice
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +27,11 @@ def count_above(scores: Float[Tensor, "P N"], own: Float[Tensor, "P 1"]) -> Int[
     return above.sum(dim=1).long()
 
 
+def target_scores(scores: Float[Tensor, "P N"], targets: Int[Tensor, " P"]) -> Float[Tensor, "P 1"]:
+    """The score of each row's target. targets: 1…N."""
+    return scores.gather(1, (targets - 1)[:, None])
+
+
 def rank_targets(
     scores: Float[Tensor, "P N"], targets: Int[Tensor, " P"], viewed: Int[Tensor, "P L"]
 ) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
@@ -34,7 +40,7 @@ def rank_targets(
     targets: 1…N. viewed: the items of each history, 0 = padding. A target is ranked even if it was viewed before.
     Source: Krichene & Rendle 2020.
     """
-    own = scores.gather(1, (targets - 1)[:, None])
+    own = target_scores(scores, targets)
     kept = count_above(scores, own)
     viewed = viewed.sort(dim=1).values
     counts = (viewed > 0) & (viewed != targets[:, None])
@@ -69,6 +75,31 @@ def scores_of(
     return model.scores(hidden, items) if isinstance(model, ScoringModel) else hidden @ items.T
 
 
+class ScoredUsers(NamedTuple):
+    """Scores of all items for a block of users. users: their rows of the histories. targets: 1…N."""
+
+    users: np.ndarray
+    scores: Tensor
+    targets: Tensor
+
+
+def _score_users(
+    model: RankingModel,
+    histories: Histories,
+    targets: Int[np.ndarray, " users"],
+    *,
+    max_length: int,
+    device: torch.device,
+) -> Iterator[ScoredUsers]:
+    """The blocks of users that this process ranks."""
+    items = model.item_matrix()
+    size = max(1, min(USERS_PER_BLOCK, SCORES_PER_BLOCK // items.shape[-2]))
+    blocks = history_batches(histories, max_length=max_length, batch_users=size)
+    for users, block in islice(blocks, distributed.rank(), None, distributed.world_size()):
+        scores = scores_of(model, model.last_hidden(block.to(device)), items)
+        yield ScoredUsers(users, scores, torch.from_numpy(targets[users].astype(np.int64)).to(device))
+
+
 @torch.no_grad()
 def rank_users(
     model: RankingModel,
@@ -83,15 +114,25 @@ def rank_users(
     targets: 1…N, in the histories' order. max_length: the latest items that the model reads; all viewed items are
     filtered. With several processes each ranks some blocks of users, and all of them return all ranks.
     """
-    items = model.item_matrix()
     ranks = torch.zeros(2, len(targets), dtype=torch.int64, device=device)
-    size = max(1, min(USERS_PER_BLOCK, SCORES_PER_BLOCK // items.shape[-2]))
-    blocks = history_batches(histories, max_length=max_length, batch_users=size)
-    for users, block in islice(blocks, distributed.rank(), None, distributed.world_size()):
-        hidden = model.last_hidden(block.to(device))
-        wanted = torch.from_numpy(targets[users].astype(np.int64)).to(device)
+    for users, scores, wanted in _score_users(model, histories, targets, max_length=max_length, device=device):
         viewed = torch.from_numpy(padded_histories(histories, users)).to(device)  # also what max_length cuts off
-        block_ranks = rank_targets(scores_of(model, hidden, items), wanted, viewed)
-        ranks[:, torch.from_numpy(users).to(device)] = torch.stack(block_ranks)
+        ranks[:, torch.from_numpy(users).to(device)] = torch.stack(rank_targets(scores, wanted, viewed))
     kept, filtered = distributed.all_reduce_sum(ranks).cpu().numpy()
     return kept, filtered
+
+
+@torch.no_grad()
+def rank_users_with_viewed_kept(
+    model: RankingModel,
+    histories: Histories,
+    targets: Int[np.ndarray, " users"],
+    *,
+    max_length: int,
+    device: torch.device,
+) -> Int[np.ndarray, " users"]:
+    """The first of `rank_users`' ranks alone, without the time that filtering takes."""
+    ranks = torch.zeros(len(targets), dtype=torch.int64, device=device)
+    for users, scores, wanted in _score_users(model, histories, targets, max_length=max_length, device=device):
+        ranks[torch.from_numpy(users).to(device)] = count_above(scores, target_scores(scores, wanted))
+    return distributed.all_reduce_sum(ranks).cpu().numpy()

@@ -52,6 +52,13 @@ def test_experiments_that_differ_in_a_param_that_no_row_sets_are_chosen_by_param
     assert names(choose_runs(given, TABLES["table7"].rows, where={"alpha": 0.3}, params=BASE)) == {"SICSRec": ["other"]}
 
 
+def test_a_run_that_is_older_than_a_param_counts_as_run_with_what_was_then_fixed():
+    given = [experiment("old"), experiment("new", monitor="ndcg@10"), experiment("other", monitor="filtered.ndcg@10")]
+    params = BASE | {"monitor": "ndcg@10"}
+    assert names(choose_runs(given, TABLES["table7"].rows, where={}, params=params)) == {"SICSRec": ["old", "new"]}
+    assert [run.name for run in given if run.matches({"monitor": "ndcg@10"})] == ["old", "new"]
+
+
 def test_if_none_has_the_value_of_params_yaml_a_condition_is_required():
     given = [experiment("one", alpha=0.3), experiment("other", alpha=0.4, without=["mmsd"])]
     with pytest.raises(

@@ -5,7 +5,8 @@ import torch
 
 from stages.data.histories import Histories, training_batches, training_windows
 from stages.models.sasrec import Sasrec, SasrecConfig
-from stages.params import Schedule
+from stages.params import METRICS, MONITORS, Schedule
+from stages.tables.curves import read_curves
 from stages.training.next_item import TrainingData, train_next_item, validation_metrics
 
 CPU = torch.device("cpu")
@@ -36,12 +37,12 @@ def data(tmp_path, monkeypatch) -> TrainingData:
     return TrainingData(Histories.from_frame(frame), rng.integers(1, 10, size=12), 9, (), {})
 
 
-def train(data, folder, negatives="all", **options):
+def train(data, folder, negatives="all", monitor="ndcg@10", schedule=SCHEDULE, **options):
     torch.manual_seed(0)
     model = Recording(SasrecConfig(items=9, dim=8, layers=1, heads=2, dropout=0.2, max_length=4))
     outcome = train_next_item(
-        model, data, SCHEDULE, max_length=4, negatives=negatives, seed=5, name="test", identity=[], inputs=[],
-        curves=folder / "curves", device=CPU, **options,
+        model, data, schedule, max_length=4, negatives=negatives, monitor=monitor, seed=5, name="test", identity=[],
+        inputs=[], curves=folder / "curves", device=CPU, **options,
     )  # fmt: skip
     return model, outcome
 
@@ -69,11 +70,18 @@ def test_the_loss_is_over_all_items_or_over_the_sampled_negatives(data, tmp_path
     assert model.sizes == {size}
 
 
-def test_the_best_epoch_is_that_with_the_best_validation_ndcg_at_10(data, tmp_path):
-    model, outcome = train(data, tmp_path)
-    metrics = validation_metrics(model, data.histories, data.valid, max_length=4, device=CPU)
-    assert outcome.best == max(row["ndcg@10"] for row in outcome.rows) == metrics["ndcg@10"]
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_the_best_epoch_is_that_with_the_best_monitor(data, tmp_path, monitor):
+    model, outcome = train(data, tmp_path, monitor=monitor, schedule=SCHEDULE.model_copy(update={"epochs": 4}))
+    metrics = validation_metrics(model, data.histories, data.valid, monitor=monitor, max_length=4, device=CPU)
+    assert outcome.best == max(row[monitor] for row in outcome.rows) == metrics[monitor]
     assert {name: outcome.rows[outcome.best_epoch - 1][name] for name in metrics} == metrics
+
+
+def test_the_curve_has_the_metrics_of_the_monitor_s_protocol_alone(data, tmp_path):
+    train(data, tmp_path, monitor="filtered.ndcg@10")
+    curves = read_curves(tmp_path / "curves")
+    assert set(curves.columns) == {"epoch", "loss", *(f"filtered.{name}" for name in METRICS)}
 
 
 def test_other_batches_can_be_given(data, tmp_path):
@@ -82,14 +90,18 @@ def test_other_batches_can_be_given(data, tmp_path):
     assert [items.tolist() for items in model.batches] == [[[1, 2]]] * 2
 
 
-def test_validation_metrics_are_those_of_a_plain_loop_over_users(data):
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_validation_metrics_are_those_of_a_plain_loop_over_users(data, monitor):
     torch.manual_seed(0)
     model = Sasrec(SasrecConfig(items=9, dim=8, layers=1, heads=2, dropout=0.2, max_length=4)).eval()
-    metrics = validation_metrics(model, data.histories, data.valid, max_length=4, device=CPU)
-    ranks = []
+    metrics = validation_metrics(model, data.histories, data.valid, monitor=monitor, max_length=4, device=CPU)
+    filtered, values = monitor.startswith("filtered."), []
+    metric, cutoff = monitor.removeprefix("filtered.").split("@")
     for user, target in enumerate(data.valid):
-        history = data.histories.values[data.histories.offsets[user] : data.histories.offsets[user + 1]][-4:]
-        scores = model.item_matrix() @ model.hidden(torch.from_numpy(history)[None])[0, -1]
-        ranks.append(int((scores >= scores[target - 1]).sum()))
-    assert metrics["hit@5"] == np.mean(np.array(ranks) <= 5)
-    assert metrics["ndcg@10"] == pytest.approx(np.mean(1 / np.log2(np.array(ranks) + 1)))
+        history = data.histories.values[data.histories.offsets[user] : data.histories.offsets[user + 1]]
+        scores = model.item_matrix() @ model.hidden(torch.from_numpy(history[-4:])[None])[0, -1]
+        hidden = set(history) - {target} if filtered else set()
+        rank = int(sum(scores[item - 1] >= scores[target - 1] for item in range(1, 10) if item not in hidden))
+        gain = 1.0 if metric == "hit" else 1 / np.log2(rank + 1)
+        values.append(gain if rank <= int(cutoff) else 0.0)
+    assert metrics[monitor] == pytest.approx(np.mean(values))

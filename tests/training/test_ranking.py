@@ -6,7 +6,14 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from stages.data.histories import Histories
-from stages.training.ranking import SCORES_PER_BLOCK, USERS_PER_BLOCK, count_above, rank_targets, rank_users
+from stages.training.ranking import (
+    SCORES_PER_BLOCK,
+    USERS_PER_BLOCK,
+    count_above,
+    rank_targets,
+    rank_users,
+    rank_users_with_viewed_kept,
+)
 from tests.parallel.fake_cuda import fake_cuda
 
 CPU = torch.device("cpu")
@@ -83,6 +90,11 @@ def test_users_are_ranked_in_the_order_of_the_histories():
     model = LastItem()
     assert ranks(model) == [KEPT, FILTERED]
     assert model.blocks == [4]
+
+
+def test_the_ranks_with_viewed_items_kept_can_be_had_alone():
+    ranks_alone = rank_users_with_viewed_kept(LastItem(), HISTORIES, TARGETS, max_length=50, device=CPU)
+    assert ranks_alone.tolist() == KEPT
 
 
 def test_all_viewed_items_are_filtered_although_the_model_reads_only_the_latest():
