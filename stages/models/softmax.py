@@ -1,6 +1,7 @@
 """The next-item loss of every system: cross-entropy over all items, or over a sample of a large catalogue."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stages.models.scores import inner_products
 from stages.parallel import distributed
 
 Candidates = Callable[[Tensor | None], Tensor]  # items (n,), or None for all → what states are scored against (n, D)
@@ -41,6 +43,45 @@ def negative_sampler(negatives: str | int, counts: Int[np.ndarray, " N"]) -> Sam
     return None if negatives == "all" else Sampler(torch.from_numpy(counts), int(negatives))
 
 
+class _CrossEntropyOverAll(torch.autograd.Function):
+    """Cross-entropy of the inner products of states and all items.
+
+    Holds one matrix of all scores, where torch's own operations hold three: the gradients of both factors are products
+    with exp(score), scaled by row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, items: Tensor, answers: Tensor) -> Tensor:
+        scores = inner_products(states, items)
+        own, top = scores.gather(1, answers[:, None]), scores.amax(dim=1, keepdim=True)
+        exponentials = scores.sub_(top).exp_()
+        total = exponentials.sum(dim=1, keepdim=True)
+        ctx.save_for_backward(states, items, answers, exponentials, total)
+        return (total.log() + top - own)[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]  # one output
+        states, items, answers, exponentials, total = ctx.saved_tensors
+        gradient = gradient[:, None]
+        scale = gradient / total
+        of_states = (exponentials @ items).mul_(scale).sub_(gradient * items[answers])
+        of_items = (exponentials.T @ (states * scale)).index_add_(0, answers, states * gradient, alpha=-1)
+        return of_states, of_items, None
+
+
+def cross_entropy_over_all(
+    states: Float[Tensor, "P D"], items: Float[Tensor, "N D"], targets: Int[Tensor, " P"]
+) -> Float[Tensor, " P"]:
+    """−log softmax of each row's target among all items. targets: 1…N; the value of a row with target 0 has no meaning.
+
+    torch.nn.functional.linear_cross_entropy computes the same; on a CPU it is slower than this.
+    """
+    if states.device.type == "cpu":
+        losses: Tensor = _CrossEntropyOverAll.apply(states, items, (targets - 1).clamp(min=0))
+        return losses
+    return F.cross_entropy(states @ items.T, targets - 1, ignore_index=-1, reduction="none")
+
+
 def next_item_loss(
     states: Float[Tensor, "P D"], targets: Int[Tensor, " P"], candidates: Candidates, sampler: Sampler | None
 ) -> Float[Tensor, ""]:
@@ -51,7 +92,7 @@ def next_item_loss(
     left out of that row.
     """
     if sampler is None:
-        losses = F.cross_entropy(states @ candidates(None).T, targets - 1, ignore_index=-1, reduction="none")
+        losses = cross_entropy_over_all(states, candidates(None), targets)
         return distributed.mean_across_ranks(losses, targets > 0)
     negatives, log_expected = sampler.draw()
     unique, inverse, _ = distributed.unique_across_ranks(torch.cat([targets, negatives]))

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stages.data.histories import Histories, history_batches, padded_histories
+from stages.models.scores import inner_products
 from stages.parallel import distributed
 
 USERS_PER_BLOCK = 1024
@@ -72,7 +73,7 @@ def scores_of(
     model: RankingModel, hidden: Float[Tensor, "B D"], items: Float[Tensor, "*parts N D"]
 ) -> Float[Tensor, "B N"]:
     """The model's scores of all items after each history (eq. 16)."""
-    return model.scores(hidden, items) if isinstance(model, ScoringModel) else hidden @ items.T
+    return model.scores(hidden, items) if isinstance(model, ScoringModel) else inner_products(hidden, items)
 
 
 class ScoredUsers(NamedTuple):

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.models.softmax import Sampler, negative_sampler, next_item_loss
+from stages.models.softmax import Sampler, cross_entropy_over_all, negative_sampler, next_item_loss
 
 COUNTS = np.array([50, 0, 10, 30, 10])  # of items 1…5
 
@@ -21,6 +21,25 @@ def test_without_a_sampler_the_loss_is_cross_entropy_over_all_items():
     states, targets = torch.randn(3, 4), torch.tensor([1, 5, 2])
     expected = F.cross_entropy(states @ table().T, targets - 1)
     torch.testing.assert_close(next_item_loss(states, targets, candidates, None), expected)
+
+
+@pytest.mark.parametrize("items", [5, 16, 33])
+def test_cross_entropy_over_all_items_and_its_gradients_are_those_of_torch(items):
+    torch.manual_seed(0)
+    states, vectors = torch.randn(7, 4, requires_grad=True), torch.randn(items, 4, requires_grad=True)
+    targets, weights = torch.randint(1, items + 1, (7,)), torch.rand(7)
+    ours = cross_entropy_over_all(states, vectors, targets)
+    expected = F.cross_entropy(states @ vectors.T, targets - 1, reduction="none")
+    torch.testing.assert_close(ours, expected)
+    gradients = (torch.autograd.grad(loss @ weights, (states, vectors)) for loss in (ours, expected))
+    for ours_, expected_ in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours_, expected_)
+
+
+def test_cross_entropy_of_large_scores_is_finite():
+    states, vectors = torch.full((1, 1), 1e4), torch.tensor([[1.0], [-1.0]])
+    assert cross_entropy_over_all(states, vectors, torch.tensor([1])).tolist() == [0.0]
+    assert cross_entropy_over_all(states, vectors, torch.tensor([2])).tolist() == [2e4]
 
 
 @pytest.mark.parametrize("negatives", [None, 6])

@@ -1,0 +1,13 @@
+import pytest
+import torch
+
+from stages.models.scores import ALIGNMENT, inner_products
+
+
+@pytest.mark.parametrize("items", [1, 15, 16, 17, 100])
+def test_inner_products_are_those_of_a_matrix_product_in_aligned_rows(items):
+    torch.manual_seed(0)
+    states, vectors = torch.randn(3, 8), torch.randn(items, 8)
+    scores = inner_products(states, vectors)
+    torch.testing.assert_close(scores, states @ vectors.T)
+    assert scores.stride(0) % ALIGNMENT == 0
