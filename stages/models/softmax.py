@@ -60,7 +60,7 @@ class _CrossEntropyOverAll(torch.autograd.Function):
         return (total.log() + top - own)[:, 0]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]  # one output
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         states, items, answers, exponentials, total = ctx.saved_tensors
         gradient = gradient[:, None]
         scale = gradient / total
