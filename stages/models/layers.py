@@ -66,6 +66,8 @@ class Attention(nn.Module):
         memory: Float[Tensor, "B L D"],
         visible: Bool[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, "B Q D"]:
+        if visible is not None and query.shape[1] == 1:
+            return self.single(query[:, 0], memory, visible)[:, None]
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, D / heads)
             for layer, x in ((self.query, query), (self.key, memory), (self.value, memory))
@@ -73,6 +75,26 @@ class Attention(nn.Module):
         mixed = attend(q, k, v, visible, self.dropout if self.training else 0.0)
         mixed = self.output(mixed.transpose(1, 2).flatten(2))
         return self.norm(query + dropout(mixed, self.dropout, training=self.training))
+
+    def single(
+        self, query: Float[Tensor, "B D"], memory: Float[Tensor, "B L D"], visible: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B D"]:
+        """The same for one query per row, computed without keys and values; equal up to rounding.
+
+        q · (K x + b) is (Kᵀ q) · x + q · b, and Σ a (V x + c) is V (Σ a x) + (Σ a) c: the projections are applied once
+        per row, to the query and to the weighted sum, instead of to every position of the memory.
+        """
+        per_head = (self.heads, -1)
+        key, value = (layer.weight.unflatten(0, per_head) for layer in (self.key, self.value))  # (heads, D / heads, D)
+        key_bias, value_bias = (layer.bias.unflatten(0, per_head) for layer in (self.key, self.value))
+        q = self.query(query).unflatten(-1, per_head) * (query.shape[-1] // self.heads) ** -0.5  # (B, heads, D / heads)
+        projected = (q.transpose(0, 1) @ key).transpose(0, 1)  # (B, heads, D)
+        scores = projected @ memory.transpose(1, 2) + (q * key_bias).sum(dim=-1, keepdim=True)
+        weights = scores.masked_fill(~visible[:, None], float("-inf")).softmax(dim=-1)  # (B, heads, L)
+        weights = dropout(weights, self.dropout, training=self.training)
+        summed = ((weights @ memory).transpose(0, 1) @ value.transpose(1, 2)).transpose(0, 1)  # (B, heads, D / heads)
+        mixed = (summed + weights.sum(dim=-1, keepdim=True) * value_bias).flatten(1)
+        return self.norm(query + dropout(self.output(mixed), self.dropout, training=self.training))
 
 
 class FeedForward(nn.Module):

@@ -91,3 +91,33 @@ def test_a_low_rank_update_has_that_rank(rank):
     with torch.no_grad():
         lora.b.normal_()
     assert torch.linalg.matrix_rank(lora.b @ lora.a) == rank
+
+
+VISIBLE = torch.tensor([[True, True, True], [True, False, False]])
+
+
+def two_queries(layer: Attention, query: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    """What `layer` computes for one query per row where it computes keys and values: beside a second query."""
+    return layer(torch.stack([query, query], dim=1), memory, VISIBLE)[:, 0]
+
+
+def test_attention_of_a_single_query_and_its_gradients_equal_those_beside_a_second_query():
+    torch.manual_seed(0)
+    layer = Attention(dim=8, heads=2, dropout=0.0)
+    query, memory, weight = torch.randn(2, 8), torch.randn(2, 3, 8, requires_grad=True), torch.randn(2, 8)
+    found, expected = layer(query[:, None], memory, VISIBLE)[:, 0], two_queries(layer, query, memory)
+    torch.testing.assert_close(found, expected)
+    inputs = [memory, *layer.parameters()]
+    torch.testing.assert_close(
+        torch.autograd.grad((found * weight).sum(), inputs), torch.autograd.grad((expected * weight).sum(), inputs)
+    )
+
+
+def test_the_weights_of_a_single_query_are_dropped_out():
+    torch.manual_seed(0)
+    layer = Attention(dim=8, heads=2, dropout=0.5)
+    layer.load_state_dict(layer.state_dict() | {"output.weight": torch.eye(8)})
+    query, memory = torch.randn(1, 8), torch.randn(1, 3, 8)
+    draws = torch.cat([layer(query[:, None], memory, VISIBLE[:1]) for _ in range(8)])
+    assert len(draws.unique(dim=0)) > 4
+    assert len(torch.cat([layer.eval()(query[:, None], memory, VISIBLE[:1]) for _ in range(8)]).unique(dim=0)) == 1

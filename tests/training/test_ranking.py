@@ -114,8 +114,8 @@ def test_the_size_of_a_block_does_not_change_the_ranks(monkeypatch, scores, bloc
     assert model.blocks == blocks
 
 
-def test_a_block_has_1024_users_or_128_megabytes_of_scores():
-    assert USERS_PER_BLOCK == 1024
+def test_a_block_has_256_users_or_128_megabytes_of_scores():
+    assert USERS_PER_BLOCK == 256
     assert SCORES_PER_BLOCK * torch.finfo(torch.float32).bits / 8 == 128 * 2**20
 
 

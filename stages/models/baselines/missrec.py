@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
-from stages.models.baselines.lean import SingleQueryAttention, TableAttention
+from stages.models.baselines.lean import TableAttention
 from stages.models.baselines.material import Material
-from stages.models.layers import FeedForward, NormDropout, initialise, last_position
+from stages.models.layers import Attention, FeedForward, NormDropout, initialise, last_position
 from stages.models.recommender import Recommender
 from stages.parallel import distributed
 from stages.parallel.static_shapes import unique_items
@@ -62,8 +62,8 @@ class MissRec(Recommender):
         self.interest_feed_forward = FeedForward(dim=c.dim, dropout=c.dropout)
         self.encoder_norm = nn.LayerNorm(c.dim, eps=1e-12)
         self.input = NormDropout(dim=c.dim, dropout=c.dropout)
-        self.self_attention = SingleQueryAttention(dim=c.dim, heads=c.heads, dropout=c.dropout)
-        self.cross_attention = SingleQueryAttention(dim=c.dim, heads=c.heads, dropout=c.dropout)
+        self.self_attention = Attention(dim=c.dim, heads=c.heads, dropout=c.dropout)
+        self.cross_attention = Attention(dim=c.dim, heads=c.heads, dropout=c.dropout)
         self.feed_forward = FeedForward(dim=c.dim, dropout=c.dropout)
         self.decoder_norm = nn.LayerNorm(c.dim, eps=1e-12)
         initialise(self)
@@ -111,8 +111,8 @@ class MissRec(Recommender):
         if self.config.use_id:
             vectors = vectors + self.item_embedding(unique)
         x = self.input(F.embedding(inverse, vectors) + self.position_embedding.weight[: items.shape[1]])
-        state = self.self_attention(last_position(x, items), x, items > 0)  # no other position's state is needed
-        state = self.cross_attention(state, memory, visible)
+        state = self.self_attention.single(last_position(x, items), x, items > 0)  # no other position's state is needed
+        state = self.cross_attention.single(state, memory, visible)
         return F.normalize(self.decoder_norm(self.feed_forward(state)), dim=-1)
 
     def item_matrix(self) -> Float[Tensor, "parts N D"]:
