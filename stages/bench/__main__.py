@@ -14,9 +14,12 @@ from pathlib import Path
 
 import torch
 
-from stages.bench import encoders, matmul, recbole_comparison, training
+from stages.bench import encoders, matmul, training
 from stages.bench.growth import growth
 from stages.bench.machine import machine
+from stages.bench.peer_environment import Unavailable
+from stages.bench.recbole_comparison import compare_with_recbole
+from stages.bench.rectools_comparison import compare_with_rectools
 from stages.bench.results import Result, earlier_results, table
 from stages.bench.subprocess_usage import subprocess_usage
 from stages.data.histories import Histories
@@ -58,12 +61,12 @@ def compare_steps(params: Params) -> Result:
     }
 
 
-def compare_recbole(params: Params, threads: int) -> Result:
-    """RecBole's SASRec on the same split; no values, and a line, where RecBole cannot be installed."""
+def compare_peer(name: str, compare: Callable[[Params, training.Data, int], Result], params: Params) -> Result:
+    """A peer's SASRec on the same split; no values, and a line, where the peer cannot be installed."""
     try:
-        return recbole_comparison.compare_with_recbole(params, read_data(), threads)
-    except recbole_comparison.Unavailable as error:
-        print(f"RecBole: not measured, {error}")
+        return compare(params, read_data(), torch.get_num_threads())
+    except Unavailable as error:
+        print(f"{name}: not measured, {error}")
         return {}
 
 
@@ -109,13 +112,14 @@ def measure_split() -> Result:
 
 
 def main() -> None:
-    params, threads = load_params(), os.cpu_count() or 1
+    params = load_params()
     parts: dict[str, Callable[[], Result]] = {
         "steps": lambda: compare_steps(params),
         "growth": lambda: compare_log_sizes(params),
         "split": measure_split,
         "encoders": lambda: compare_encoders(params, options.text_encoder or params.text_encoder, options.sft_pairs),
-        "recbole": lambda: compare_recbole(params, threads),
+        "recbole": lambda: compare_peer("RecBole", compare_with_recbole, params),
+        "rectools": lambda: compare_peer("RecTools", compare_with_rectools, params),
     }
     parser = argparse.ArgumentParser(
         prog="python -m stages.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -131,7 +135,7 @@ def main() -> None:
     if not (ARTIFACTS / f"raw/{params.dataset}_pair.csv").is_file():
         raise InputError(f"artifacts/ does not hold {params.dataset}, which params.yaml names: run `dvc repro`")
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(os.cpu_count() or 1)
     choose_device("cpu")
     where = machine(torch.device("cpu"))
     result: Result = {"dataset": params.dataset, "machine": where}

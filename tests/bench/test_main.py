@@ -34,9 +34,10 @@ def test_a_part_is_measured_alone_and_other_results_remain_in_the_file(after, be
 def test_a_part_that_cannot_be_measured_is_reported_and_has_no_result(after, bench, monkeypatch, capsys):
     after("split")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    bench("--only", "recbole", "encoders")
+    bench("--only", "recbole", "rectools", "encoders")
     said = capsys.readouterr().out
-    assert "RecBole: not measured, pip could not install it: ERROR: No matching distribution" in said
+    for peer in ("RecBole", "RecTools"):
+        assert f"{peer}: not measured, pip could not install it: ERROR: No matching distribution" in said
     assert "sft and embed: not measured, no part of a tiny encoder is frozen" in said
     assert set(read_json(RESULT)) == {"dataset", "machine"}
 
