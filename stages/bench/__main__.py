@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from stages.bench import encoders, matmul, training
-from stages.bench.growth import growth
+from stages.bench import encoders, large, matmul, table4_time, training
+from stages.bench.epoch_sample import growth
 from stages.bench.machine import machine
 from stages.bench.peer_environment import Unavailable
 from stages.bench.recbole_comparison import compare_with_recbole
@@ -26,7 +26,7 @@ from stages.data.histories import Histories
 from stages.encoders.modalities import TINY
 from stages.encoders.text_loading import load_text_encoder
 from stages.errors import InputError, run_stage
-from stages.files import read_parquet, read_vectors, write_json
+from stages.files import read_parquet, read_vectors, user_path, write_json
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params
 
@@ -57,7 +57,7 @@ def compare_steps(params: Params) -> Result:
         "posttrain_seconds": posttrain,
         "posttrain_vs_pretrain": posttrain / pretrain,
         "matmul_gflops": rate / 1e9,
-        "matmul_share": matmul.epoch_flops(sasrec, params, data) / pretrain / rate,
+        "matmul_share": matmul.epoch_flops(sasrec, training.epoch_batches(params, data)) / pretrain / rate,
     }
 
 
@@ -111,6 +111,27 @@ def measure_split() -> Result:
         return {"split_seconds": subprocess_usage(["-m", "stages.split"], Path(folder))["seconds"]}
 
 
+def measure_large_catalogue() -> Result:
+    """One epoch of pretraining on the synthetic log of `stages.bench.large`; all of its values go to its own file."""
+    result = large.measure_large(large.SIZES)
+    write_json(large.RESULT, result)
+    pretrain = result["pretrain"]
+    return {
+        "large_positions_per_s": pretrain["positions_per_second"],
+        "large_peak_gb": pretrain["peak_gb"],
+        "large_ranking_seconds": pretrain["ranking_seconds"],
+        "large_split_seconds": result["split"]["seconds"],
+    }
+
+
+def measure_table4(params: Params, text_encoder: str) -> Result:
+    """Training time of all systems on Bili_Dance; no values, and a line, where `source` is not a place with it."""
+    if not (user_path(params.source) / table4_time.DATASET).is_dir():
+        print(f"Table 4: not measured, source={params.source} is no folder with {table4_time.DATASET}")
+        return {}
+    return table4_time.table4_time(text_encoder)
+
+
 def main() -> None:
     params = load_params()
     parts: dict[str, Callable[[], Result]] = {
@@ -120,11 +141,13 @@ def main() -> None:
         "encoders": lambda: compare_encoders(params, options.text_encoder or params.text_encoder, options.sft_pairs),
         "recbole": lambda: compare_peer("RecBole", compare_with_recbole, params),
         "rectools": lambda: compare_peer("RecTools", compare_with_rectools, params),
+        "large": measure_large_catalogue,
+        "table4": lambda: measure_table4(params, options.text_encoder or params.text_encoder),
     }
     parser = argparse.ArgumentParser(
         prog="python -m stages.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--text-encoder", help="for sft and embed; default: that of params.yaml")
+    parser.add_argument("--text-encoder", help="for sft, embed and table4; default: that of params.yaml")
     parser.add_argument(
         "--sft-pairs", type=int, default=SFT_PAIRS, help="use at most this many pairs; default: %(default)s"
     )

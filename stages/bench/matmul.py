@@ -1,24 +1,24 @@
 """Floating-point operations of training, and the rate of matrix products that the machine reaches."""
 
-import numpy as np
+from collections.abc import Iterable
+
 import torch
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.bench.training import CPU, Data
-from stages.data.histories import training_batches, training_windows
+from stages.bench.training import CPU
+from stages.data.histories import Batch
 from stages.models.sasrec import Sasrec
-from stages.params import Params
+from stages.models.sicsrec import Sicsrec
 
 
-def epoch_flops(model: Sasrec, params: Params, data: Data) -> int:
+def epoch_flops(model: Sasrec | Sicsrec, batches: Iterable[Batch], device: torch.device = CPU) -> int:
     """Floating-point operations of the matrix products of one epoch, forward and backward."""
-    windows = training_windows(data.train, params.sequence.max_length)
-    rng = np.random.default_rng(params.seed)
+    model.to(device)
     model.train()
     with FlopCounterMode(display=False) as counter:
-        for batch in training_batches(data.train, windows, params.pretrain.batch_positions, rng):
-            model.loss(*batch)["loss"].backward()
+        for batch in batches:
+            model.loss(*(part.to(device) for part in batch))["loss"].backward()
     return counter.get_total_flops()
 
 

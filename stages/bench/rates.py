@@ -120,27 +120,29 @@ def encoder_rates(
     return result | {f"sft_{name}_per_second": 2 * count / seconds}
 
 
-def text_rates(params: Params, count: int, device: torch.device) -> Result:
-    """Rates for `count` titles of the dataset (repeated if it has fewer) with an encoder of the size of BERT-base."""
-    e = params.encoders
-    titles = read_parquet(Path("artifacts/split/items.parquet"))[f"title_{params.language}"].to_list()
-    titles = [titles[index % len(titles)] for index in range(count)]
-    encoder, usable = base_text_encoder(titles, params), torch.ones(count, dtype=torch.bool)
+def text_rates(encoder: TextEncoder, titles: list[str], params: Params, device: torch.device) -> Result:
+    """Rates of titles with this encoder."""
+    usable, size = torch.ones(len(titles), dtype=torch.bool), params.encoders.batch_size
     return encoder_rates(
         "text", encoder, encoder.prepare(titles),
-        lambda: embed_items(encoder, ItemInputs(encoder.prepare(titles), usable), e.batch_size, device), params, device,
+        lambda: embed_items(encoder, ItemInputs(encoder.prepare(titles), usable), size, device), params, device,
     )  # fmt: skip
 
 
-def image_rates(params: Params, count: int, device: torch.device) -> Result:
-    """Rates for `count` covers of random pixels with an encoder of the size of Swin-base."""
-    encoder = base_image_encoder(params)
+def image_rates(encoder: ImageEncoder, count: int, params: Params, device: torch.device) -> Result:
+    """Rates of `count` covers of random pixels with this encoder."""
     size = resolve_model_data_config(encoder.model)["input_size"]
     covers = ItemInputs({"pixels": torch.randn(count, *size)}, torch.ones(count, dtype=torch.bool))
     return encoder_rates(
         "image", encoder, covers.values,
         lambda: embed_items(encoder, covers, params.encoders.batch_size, device), params, device,
     )  # fmt: skip
+
+
+def repeated_titles(params: Params, count: int) -> list[str]:
+    """`count` titles of the dataset, repeated if it has fewer."""
+    titles = read_parquet(Path("artifacts/split/items.parquet"))[f"title_{params.language}"].to_list()
+    return [titles[index % len(titles)] for index in range(count)]
 
 
 def base_text_encoder(titles: list[str], params: Params) -> TextEncoder:
@@ -166,6 +168,7 @@ def main() -> None:
     parser.add_argument("--titles", type=int, default=TITLES.get(device.type, TITLES["cpu"]))
     parser.add_argument("--covers", type=int, default=COVERS.get(device.type, COVERS["cpu"]))
     options = parser.parse_args()
+    titles = repeated_titles(params, options.titles)
     dtype = torch.bfloat16 if has_bfloat16(device) else torch.float32
     result: dict[str, Any] = {
         "machine": machine(device),
@@ -173,8 +176,8 @@ def main() -> None:
         **vars(options),
         "matmul_gflops": matmul_rate(rows=SQUARE, dim=SQUARE, columns=(SQUARE,), device=device, dtype=dtype) / 1e9,
         **training_rates(params, options.positions, device),
-        **text_rates(params, options.titles, device),
-        **image_rates(params, options.covers, device),
+        **text_rates(base_text_encoder(titles, params), titles, params, device),
+        **image_rates(base_image_encoder(params), options.covers, params, device),
     }
     write_json(Path("metrics/bench_rates.json"), result)
     print(Path("metrics/bench_rates.json").read_text())

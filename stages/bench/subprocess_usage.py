@@ -10,20 +10,24 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def subprocess_usage(arguments: list[str], folder: Path) -> dict[str, float]:
+def subprocess_usage(
+    arguments: list[str], folder: Path, environment: Mapping[str, str] | None = None
+) -> dict[str, float]:
     """Run `python ARGUMENTS` in `folder` → its `seconds` and `peak_gb` (peak resident memory, 10⁹ bytes).
 
-    The output of the command goes to stderr. Raises CalledProcessError when it fails.
+    environment: variables besides those of this process. The output of the command goes to stderr.
+    Raises CalledProcessError when it fails.
     """
     done = subprocess.run(
         [sys.executable, "-m", "stages.bench.subprocess_usage", sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

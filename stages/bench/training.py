@@ -3,14 +3,14 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from stages.data.histories import Histories, training_batches, training_windows
+from stages.data.histories import Batch, Histories, training_batches, training_windows
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import Params
@@ -83,6 +83,12 @@ def train(model: SequenceModel, params: Params, data: Data, plan: Plan, validate
             lambda epoch: training_batches(data.train, windows, p.batch_positions, np.random.default_rng(epoch)),
             validate, plan, CPU, Path(folder) / "curves", Path(folder) / "state",
         )  # fmt: skip
+
+
+def epoch_batches(params: Params, data: Data) -> Iterable[Batch]:
+    """The batches of one epoch of pretraining."""
+    windows = training_windows(data.train, params.sequence.max_length)
+    return training_batches(data.train, windows, params.pretrain.batch_positions, np.random.default_rng(params.seed))
 
 
 class GoalReached(Exception):

@@ -12,6 +12,7 @@ from stages.data.histories import Batch, Histories, training_batches, training_w
 from stages.params import Params
 
 ITEMS = 2000
+MEAN_LENGTH = 6
 BATCHES = 30  # trained per log; a log of 40 thousand interactions has no more
 ROUNDS = 3
 
@@ -34,12 +35,14 @@ class SampledEpoch:
         return (self.batching_seconds + training_seconds * self.targets / sampled) / self.interactions
 
 
-def synthetic_histories(interactions: int, seed: int) -> Histories:
-    """Random histories of 3 to 9 items, with about `interactions` items in total."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(3, 10, size=interactions // 6)
+def synthetic_histories(
+    interactions: int, seed: int, *, items: int = ITEMS, mean_length: int = MEAN_LENGTH
+) -> Histories:
+    """Random histories of half to one and a half times the mean length, with about `interactions` items in total."""
+    rng, half = np.random.default_rng(seed), mean_length // 2
+    lengths = rng.integers(half, mean_length + half + 1, size=interactions // mean_length)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Histories(rng.integers(1, ITEMS + 1, size=offsets[-1]), offsets)
+    return Histories(rng.integers(1, items + 1, size=offsets[-1]), offsets)
 
 
 def sample_epoch(log: Histories, *, max_length: int, batch_positions: int, seed: int) -> SampledEpoch:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.bench.growth import BATCHES, growth, sample_epoch, synthetic_histories
+from stages.bench.epoch_sample import BATCHES, growth, sample_epoch, synthetic_histories
 from stages.params import load_params
 
 
