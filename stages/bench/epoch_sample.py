@@ -1,6 +1,7 @@
 """Training time per interaction in a short and in a long log: it should not depend on the length of the log."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,6 +10,7 @@ import torch
 
 from stages.bench.training import new_sasrec, seconds
 from stages.data.histories import Batch, Histories, training_batches, training_windows
+from stages.models.sasrec import Sasrec
 from stages.params import Params
 
 ITEMS = 2000
@@ -45,15 +47,30 @@ def synthetic_histories(
     return Histories(rng.integers(1, items + 1, size=offsets[-1]), offsets)
 
 
-def sample_epoch(log: Histories, *, max_length: int, batch_positions: int, seed: int) -> SampledEpoch:
-    """Build all batches of an epoch, in random order as in training, and store BATCHES of them at equal distances."""
+def sample_epoch(
+    log: Histories, *, max_length: int, batch_positions: int, seed: int, count: int = BATCHES
+) -> SampledEpoch:
+    """Build all batches of an epoch, in random order as in training, and store `count` of them at equal distances."""
     begin = time.perf_counter()
     windows = training_windows(log, max_length)
-    every = max(1, int(windows.targets.sum()) // batch_positions // BATCHES)
+    every = max(1, int(windows.targets.sum()) // batch_positions // count)
     batches = training_batches(log, windows, batch_positions, np.random.default_rng(seed))
     sample = [batch for number, batch in enumerate(batches) if number % every == 0]
     batching_seconds = time.perf_counter() - begin
-    return SampledEpoch(len(log.values), int(windows.targets.sum()), batching_seconds, sample[:BATCHES])
+    return SampledEpoch(len(log.values), int(windows.targets.sum()), batching_seconds, sample[:count])
+
+
+def training_step(model: Sasrec, learning_rate: float) -> Callable[[Batch], None]:
+    """A function that trains the model on one batch."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    model.train()
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        model.loss(*batch)["loss"].backward()
+        optimizer.step()
+
+    return step
 
 
 def growth(params: Params, *, small: int, large: int) -> dict[str, float]:
@@ -62,15 +79,8 @@ def growth(params: Params, *, small: int, large: int) -> dict[str, float]:
     Only BATCHES batches of each are trained and the rest is extrapolated: an epoch of 10 million interactions would
     take minutes. Batches of the two logs alternate, so that other load on the machine affects both.
     """
-    p, length, model = params.pretrain, params.sequence.max_length, new_sasrec(params, ITEMS)
-    optimizer = torch.optim.Adam(model.parameters(), lr=p.learning_rate, fused=True)
-    model.train()
-
-    def step(batch: Batch) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        model.loss(*batch)["loss"].backward()
-        optimizer.step()
-
+    p, length = params.pretrain, params.sequence.max_length
+    step = training_step(new_sasrec(params, ITEMS), p.learning_rate)
     epochs = [
         sample_epoch(
             synthetic_histories(size, params.seed),
