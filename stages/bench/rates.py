@@ -103,10 +103,13 @@ def encoder_rates(
     """
     count, p = len(next(iter(inputs.values()))), params.sft
     result = {f"embed_{name}_per_second": count / pass_seconds(embed)}
+    encoder.model.to("cpu")  # `embed` moved it; Tuned reads a first item where the inputs are
     part = Tuned(encoder, inputs, "last_block", fresh=False).to(device)
     width = part.eval()(torch.tensor([1])).shape[1]
     begin = time.perf_counter()
     part.cache_trunk(params.encoders.batch_size)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     result[f"sft_trunk_{name}_per_second"] = count / (time.perf_counter() - begin)
     tasks = ("t2t",) if name == "text" else ("i2i",)
     model = Alignment({name: part}, {name: width}, tasks, params.tau, {name: torch.ones(count, dtype=torch.bool)})
