@@ -20,7 +20,7 @@ from stages.pictures.placeholder import draw_or_placeholder
 from stages.provenance import check_inputs
 from stages.tables.comparison import as_markdown, compare_systems
 from stages.tables.curves import read_curves
-from stages.tables.groups import metrics_by_length_and_popularity
+from stages.tables.groups import metrics_by_groups
 from stages.training.metrics import mean_metrics
 
 CURVES = Path("artifacts/curves")
@@ -69,13 +69,13 @@ def write_baselines(summaries: dict[str, dict[str, Any]], ranks: Ranks) -> None:
 
 
 def write_groups(ranks: Ranks) -> None:
-    """For which users content helps: SICSRec and its ID encoder by history length and popularity of the test item."""
+    """For which users content helps: SICSRec and its ID encoder by history length and by the test item's popularity."""
     train, test = read_parquet(SPLIT / "train.parquet"), read_parquet(SPLIT / "test.parquet")
     counts = read_parquet(SPLIT / "items.parquet")["count"].to_numpy()
     lengths = train["items"].list.len().to_numpy().astype(np.int64) + 1  # with the validation item
     targets = test["item"].to_numpy()
     content = {
-        f"viewed_items_{protocol}": metrics_by_length_and_popularity(
+        f"viewed_items_{protocol}": metrics_by_groups(
             {name: ranks[protocol][name] for name in OURS}, lengths=lengths, targets=targets, counts=counts
         )
         for protocol in PROTOCOLS

@@ -1,4 +1,4 @@
-"""Metrics of groups of users: by history length, and by popularity of the test item."""
+"""Metrics of groups of users: by history length, and by popularity and training count of the test item."""
 
 from typing import Any
 
@@ -6,13 +6,23 @@ import numpy as np
 
 from stages.training.metrics import mean_metrics
 
-LENGTHS = {"1-4": (1, 4), "5-9": (5, 9), "10-19": (10, 19), "20+": (20, None)}  # items before the test item
+LENGTHS = {"1-4": (1, 4), "5-9": (5, 9), "10-19": (10, 19), "20+": (20, np.inf)}  # items before the test item
+COUNTS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, np.inf)}  # of the test item
 HEAD = 0.2  # share of the items that counts as popular
+
+
+def _within(numbers: np.ndarray, borders: dict[str, tuple[int, float]]) -> dict[str, np.ndarray]:
+    return {name: (numbers >= low) & (numbers <= high) for name, (low, high) in borders.items()}
 
 
 def length_groups(lengths: np.ndarray) -> dict[str, np.ndarray]:
     """Users grouped by the length of their histories. lengths: (users,) → {group: (users,) bool}."""
-    return {name: (lengths >= low) & (lengths <= (high or np.inf)) for name, (low, high) in LENGTHS.items()}
+    return _within(lengths, LENGTHS)
+
+
+def count_groups(targets: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Users grouped by how often their test item occurs in training; arguments as for `popularity_groups`."""
+    return _within(counts[targets - 1], COUNTS)
 
 
 def popularity_groups(targets: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -37,11 +47,12 @@ def metrics_by_group(groups: dict[str, np.ndarray], ranks: dict[str, np.ndarray]
     }
 
 
-def metrics_by_length_and_popularity(
+def metrics_by_groups(
     ranks: dict[str, np.ndarray], *, lengths: np.ndarray, targets: np.ndarray, counts: np.ndarray
 ) -> dict[str, Any]:
-    """Both groupings. ranks: {system: (users,)}; the rest as for `length_groups` and `popularity_groups`."""
+    """All groupings. ranks: {system: (users,)}; the rest as for `length_groups` and `popularity_groups`."""
     return {
         "history_length": metrics_by_group(length_groups(lengths), ranks),
         "target_popularity": metrics_by_group(popularity_groups(targets, counts), ranks),
+        "target_training_count": metrics_by_group(count_groups(targets, counts), ranks),
     }

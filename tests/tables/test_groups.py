@@ -1,12 +1,12 @@
 import numpy as np
 
-from stages.tables.groups import length_groups, metrics_by_group, popularity_groups
+from stages.tables.groups import count_groups, length_groups, metrics_by_group, popularity_groups
 
 
 def test_every_user_is_in_exactly_one_group_of_each_grouping():
     rng = np.random.default_rng(0)
-    lengths, targets, counts = rng.integers(1, 40, 300), rng.integers(1, 51, 300), rng.integers(0, 9, 50)
-    for groups in (length_groups(lengths), popularity_groups(targets, counts)):
+    lengths, targets, counts = rng.integers(1, 40, 300), rng.integers(1, 51, 300), rng.integers(0, 200, 50)
+    for groups in (length_groups(lengths), popularity_groups(targets, counts), count_groups(targets, counts)):
         assert (np.stack(list(groups.values())).sum(axis=0) == 1).all()
 
 
@@ -14,6 +14,14 @@ def test_group_borders_of_history_length():
     groups = length_groups(np.array([4, 5, 9, 10, 19, 20, 500]))
     assert {name: np.flatnonzero(members).tolist() for name, members in groups.items()} == {
         "1-4": [0], "5-9": [1, 2], "10-19": [3, 4], "20+": [5, 6],
+    }  # fmt: skip
+
+
+def test_group_borders_of_the_training_count():
+    counts = np.array([0, 1, 4, 5, 19, 20, 99, 100, 7000])
+    groups = count_groups(np.arange(1, 10), counts)
+    assert {name: np.flatnonzero(members).tolist() for name, members in groups.items()} == {
+        "0": [0], "1-4": [1, 2], "5-19": [3, 4], "20-99": [5, 6], "100+": [7, 8],
     }  # fmt: skip
 
 
