@@ -21,6 +21,15 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]  # an empty YAML value is None
 ColumnName = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value).strip())]
 
+
+def _fraction_or_auto(value: object) -> object:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
+        raise ValueError("should be a number from 0 to 1, or auto")
+    return value
+
+
+FractionOrAuto = Annotated[float | Literal["auto"], BeforeValidator(_fraction_or_auto)]
+
 MODALITIES = ("id", "text", "image")
 ABLATIONS = ("imse", "cmse", "mmsd", "concl", "lora", "l2norm")
 FREEZABLE = ("id_embedding", "id_encoder", "content_embedding", "content_encoder")
@@ -143,6 +152,7 @@ class Params(Section):
     text_encoder: str  # `tiny`, or a transformers name or folder
     image_encoder: str  # `tiny`, or a timm name or folder
     alpha: Fraction  # weight of the contrastive loss, eq. 19
+    content_weight: FractionOrAuto  # of content vectors in the scores; auto: chosen on validation
     rank: Count  # LoRA rank, eq. 20
     tau: Positive  # temperature of eqs. 2, 3, 18
     lam: Annotated[float, Field(ge=0)]  # weight of the regulariser, eq. 19

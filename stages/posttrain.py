@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params
 from stages.training.checkpoints import load_model, save_model
+from stages.training.content_weight import score_with_content
 from stages.training.fit import Outcome
 from stages.training.next_item import TrainingData, train_next_item
 
@@ -98,13 +100,18 @@ def main() -> None:
     pretrained = pretrained_encoder(config)  # before the seed: loading it draws random numbers
     torch.manual_seed(params.seed)
     model = build_model(config, vectors, pretrained)
-    summary = {}
+    summary: dict[str, Any] = {}
     if {"content_embedding", "content_encoder"} & set(config.frozen):
         # Table 9's "Fixed Con…": the side that will be frozen is trained first, alone
         first = build_model(content_only(config), vectors)
         summary["content_first"] = train(first, params, data, CURVES / "content_first").summary()
         model.load_content_side(first)
     outcome = train(model, params, data, CURVES)
+    if params.content_weight and config.widths:
+        device = choose_device(params.device)
+        found = score_with_content(model, data, params.content_weight, monitor=params.monitor, device=device)
+        print(f"content_weight {found['chosen']}, validation {params.monitor} {found['validation']:.4f}")
+        summary["content_weight"] = found
     save_model(Path("artifacts/sicsrec.safetensors"), model, data.inputs)
     write_json(CURVES / "summary.json", outcome.summary() | summary)
 

@@ -1,14 +1,17 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from stages.errors import InputError
-from stages.models.sicsrec import SicsrecConfig
+from stages.models.content_scoring import content_scored_vectors
+from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import load_params
 from stages.posttrain import model_config
+from stages.training.checkpoints import load_model
 
 WEIGHTS = Path("artifacts/sicsrec.safetensors")
 
@@ -50,6 +53,38 @@ def test_id_alone_runs_through_every_stage(after):
     workspace.set_params(modalities=["id"])
     workspace.run("posttrain", "evaluate", "report")
     assert not any(name.startswith("content") for name in load_file(WEIGHTS))
+
+
+def test_content_scoring_is_stored_with_the_model_and_changes_no_weight(after):
+    workspace = after("posttrain")
+    trained = load_file(WEIGHTS)
+    workspace.set_params(content_weight="auto", monitor="filtered.ndcg@10")
+    workspace.run("posttrain", "evaluate", "report")
+    model = load_model(WEIGHTS, Sicsrec, SicsrecConfig)
+    chosen = json.loads(Path("metrics/training.json").read_text())["posttrain"]["content_weight"]
+    assert model.config.content_weight == chosen["chosen"]
+    assert chosen["validation"] == max(chosen["tried"].values())
+    assert load_file(WEIGHTS).keys() - trained.keys() == {"item_vectors"}
+
+
+def test_the_weight_of_params_yaml_mixes_what_training_left(after):
+    workspace = after("posttrain")
+    trained = load_file(WEIGHTS)
+    workspace.set_params(content_weight=0.5)
+    workspace.run("posttrain")
+    ranked = load_model(WEIGHTS, Sicsrec, SicsrecConfig)
+    counts = pl.read_parquet("artifacts/split/items.parquet")["count"].to_numpy()
+    expected = content_scored_vectors(ranked, torch.from_numpy(counts > 0), 0.5)
+    torch.testing.assert_close(ranked.item_matrix(), expected)
+    now = load_file(WEIGHTS)
+    assert all(torch.equal(now[name], tensor) for name, tensor in trained.items())
+
+
+def test_id_alone_has_no_content_to_score_with(after):
+    workspace = after("pretrain")
+    workspace.set_params(modalities=["id"], content_weight="auto")
+    workspace.run("posttrain")
+    assert load_model(WEIGHTS, Sicsrec, SicsrecConfig).config.content_weight is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """SICSRec: ID and content streams, a decoder between them, content-aware contrastive learning (paper 3.4–3.5)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -34,6 +34,7 @@ class SicsrecConfig:
     use_id: bool  # whether "id" is among the modalities
     without: tuple[str, ...] = ()  # parts that are left out (Table 7)
     frozen: tuple[str, ...] = ()  # parts that are not trained (Table 9)
+    content_weight: float | None = None  # of content in `item_vectors`, which items are ranked by; None: eq. 16
 
     @property
     def id_stream(self) -> bool:
@@ -99,6 +100,8 @@ class Sicsrec(Recommender):
     Items of shape (B, L) are right-padded with 0.
     """
 
+    item_vectors: Tensor  # (N, D), if `rank_by` was called
+
     def __init__(self, config: SicsrecConfig, pretrained: Sasrec | None = None) -> None:
         """pretrained: the encoder that the ID side starts from (section 3.5, step one)."""
         super().__init__()
@@ -120,6 +123,8 @@ class Sicsrec(Recommender):
             self.decoder_memory = NormDropout(dim=c.dim, dropout=c.dropout)
             blocks = [Block(dim=c.dim, heads=c.heads, dropout=c.dropout) for _ in range(c.decoder_layers)]
             self.decoder = nn.ModuleList(blocks)
+        if c.content_weight is not None:
+            self.register_buffer("item_vectors", torch.zeros(c.items, c.dim))
         self.projection = nn.Linear(c.dim * (c.id_stream + c.content_stream + c.decoder), c.dim)
         initialise(self)
         if pretrained:
@@ -200,14 +205,23 @@ class Sicsrec(Recommender):
         if self.config.use_id:
             table = self.item_embedding.weight[1:] if items is None else self.item_embedding(items)
         else:
-            every = torch.arange(1, self.config.items + 1, device=self.projection.weight.device)
-            table = fuse_modalities(self.content(every if items is None else items))
+            table = self.content_vectors() if items is None else fuse_modalities(self.content(items))
         return F.normalize(dropout(table, self.config.item_dropout, training=self.training, table=True), dim=-1)
+
+    def content_vectors(self) -> Float[Tensor, "N D"]:
+        """The unit content vector of every item (eq. 10); row i − 1 is item i."""
+        every = torch.arange(1, self.config.items + 1, device=self.projection.weight.device)
+        return fuse_modalities(self.content(every))
+
+    def rank_by(self, vectors: Float[Tensor, "N D"], *, content_weight: float) -> None:
+        """Rank items by these vectors from now on, of which content has this share; see content_scoring.py."""
+        self.config = replace(self.config, content_weight=content_weight)
+        self.register_buffer("item_vectors", vectors)
 
     @torch.no_grad()
     def item_matrix(self) -> Float[Tensor, "N D"]:
-        """What states are ranked by (eq. 16): the vectors that the loss uses."""
-        return self.candidates(None)
+        """What states are ranked by: the vectors that the loss uses (eq. 16), or those given to `rank_by`."""
+        return self.candidates(None) if self.config.content_weight is None else self.item_vectors
 
     def loss(self, items: Int[Tensor, "B L"], targets: Int[Tensor, "B L"]) -> dict[str, Tensor]:
         """Eq. 19 and its terms. targets: 0 = none."""

@@ -5,7 +5,7 @@ import torch
 
 from stages.models.baselines.missrec import MissRec, MissRecConfig
 from stages.models.serving import folded_missrec, folded_sicsrec
-from tests.models.test_sicsrec import CONFIG, HISTORIES, build
+from tests.models.test_sicsrec import CONFIG, HISTORIES, ITEMS, build
 
 
 @pytest.mark.parametrize("changes", [{}, {"use_id": False}, {"without": ("l2norm",)}, {"without": ("lora",)}])
@@ -19,6 +19,14 @@ def test_a_folded_sicsrec_has_the_same_scores(changes):
     torch.testing.assert_close(folded.last_hidden(HISTORIES), model.last_hidden(HISTORIES))
     torch.testing.assert_close(folded.item_matrix(), model.item_matrix())
     assert not [name for name in folded.state_dict() if "parametrizations" in name or "adapters" in name]
+
+
+def test_a_folded_sicsrec_ranks_by_the_vectors_that_were_given():
+    model = build().eval()
+    model.rank_by(torch.randn(ITEMS, CONFIG.dim), content_weight=0.2)
+    folded = folded_sicsrec(model)
+    assert torch.equal(folded.item_matrix(), model.item_matrix())
+    assert folded.config.content_weight == 0.2
 
 
 @pytest.mark.parametrize("widths", [{"text": 6}, {"text": 6, "image": 4}])

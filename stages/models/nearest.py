@@ -1,0 +1,38 @@
+"""An item's nearest items by content, and how much each of them counts."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+NEIGHBOURS = 10
+TEMPERATURE = 0.1  # of the softmax over the neighbours' cosines
+SCORES_PER_BLOCK = 2**25  # 128 MB
+
+
+class Neighbours(NamedTuple):
+    """The nearest items of n items, nearest first. items: (n, k) in 1…N. weights: (n, k), a row sums to 1."""
+
+    items: Tensor
+    weights: Tensor
+
+    def mean(self, vectors: Float[Tensor, "N D"]) -> Float[Tensor, "n D"]:
+        """Weighted mean of the neighbours' vectors. vectors: of all items, row i − 1 is item i."""
+        return (vectors[self.items - 1] * self.weights[..., None]).sum(dim=1)
+
+
+def nearest_items(units: Float[Tensor, "N D"], of: Int[Tensor, " n"], among: Int[Tensor, " m"]) -> Neighbours:
+    """The NEIGHBOURS nearest of the items `among` to each of the items `of`, itself left out; fewer if there are fewer.
+
+    units: a unit vector of every item. Weights are the softmax of the cosines divided by TEMPERATURE.
+    """
+    others = units[among - 1]
+    count = min(NEIGHBOURS, len(among) - int(torch.isin(of, among).any()))
+    items, cosines = [], []
+    for block in of.split(max(1, SCORES_PER_BLOCK // len(among))):
+        scores = (units[block - 1] @ others.T).masked_fill(block[:, None] == among, float("-inf"))
+        best = scores.topk(count, dim=1)
+        items.append(among[best.indices])
+        cosines.append(best.values)
+    return Neighbours(torch.cat(items), (torch.cat(cosines) / TEMPERATURE).softmax(dim=1))

@@ -1,0 +1,59 @@
+"""`content_weight`: after training, rank items by ID and content vectors; `auto` chooses the weight on validation."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stages.models.content_scoring import content_scored_vectors
+from stages.models.sicsrec import Sicsrec
+from stages.training.next_item import TrainingData, validation_metrics
+
+WEIGHTS = tuple(tenths / 10 for tenths in range(11))  # tried by `auto`
+
+
+@dataclass(frozen=True)
+class RankedBy:
+    """A model whose items are ranked by other vectors than its own."""
+
+    model: Sicsrec
+    vectors: Tensor  # (N, D)
+
+    def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """The model's state after each row's last item."""
+        return self.model.last_hidden(items)
+
+    def item_matrix(self) -> Float[Tensor, "N D"]:
+        """The other vectors."""
+        return self.vectors
+
+
+def score_with_content(
+    model: Sicsrec, data: TrainingData, weight: float | Literal["auto"], *, monitor: str, device: torch.device
+) -> dict[str, Any]:
+    """Let the model rank by vectors that hold `weight` of content; `auto`: the best of WEIGHTS by validation `monitor`.
+
+    Of equal weights the smallest is chosen. Without `id` items are scored by content alone, and the weight is 1.
+    → the weight and its validation `monitor`, those of the weights tried, and how many items training never saw.
+    """
+    seen = torch.from_numpy(data.histories.counts(data.items) > 0).to(device)
+
+    def validate(tried: float) -> float:
+        ranked = RankedBy(model, content_scored_vectors(model, seen, tried))
+        found = validation_metrics(
+            ranked, data.histories, data.valid, monitor=monitor, max_length=model.config.max_length, device=device
+        )
+        return found[monitor]
+
+    weights = WEIGHTS if weight == "auto" else (weight,)
+    measured = {tried: validate(tried) for tried in (weights if model.config.use_id else (1.0,))}
+    chosen = max(measured, key=measured.__getitem__)
+    model.rank_by(content_scored_vectors(model, seen, chosen), content_weight=chosen)
+    return {
+        "chosen": chosen,
+        "validation": measured[chosen],
+        "unseen_items": int((~seen).sum()),
+        "tried": {str(tried): value for tried, value in measured.items()},
+    }

@@ -1,0 +1,45 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stages.models import nearest
+from stages.models.nearest import NEIGHBOURS, Neighbours, nearest_items
+
+ITEMS = 30
+
+
+@pytest.fixture
+def units() -> torch.Tensor:
+    torch.manual_seed(0)
+    return F.normalize(torch.randn(ITEMS, 6), dim=-1)
+
+
+@pytest.mark.parametrize("scores_per_block", [1, 70, 2**25])
+def test_the_nearest_items_are_those_of_a_loop_over_all_pairs(units, monkeypatch, scores_per_block):
+    monkeypatch.setattr(nearest, "SCORES_PER_BLOCK", scores_per_block)
+    every = torch.arange(1, ITEMS + 1)
+    found = nearest_items(units, of=every, among=every)
+    assert found.items.shape == (ITEMS, NEIGHBOURS)
+    for item in every.tolist():
+        cosines = {i: float(units[item - 1] @ units[i - 1]) for i in every.tolist() if i != item}
+        best = sorted(cosines, key=lambda i: -cosines[i])[:NEIGHBOURS]
+        assert found.items[item - 1].tolist() == best
+        weights = torch.tensor([cosines[i] / nearest.TEMPERATURE for i in best]).softmax(dim=0)
+        torch.testing.assert_close(found.weights[item - 1], weights)
+
+
+def test_only_the_items_asked_for_are_neighbours(units):
+    found = nearest_items(units, of=torch.tensor([3, 8]), among=torch.arange(10, 31))
+    assert found.items.shape == (2, NEIGHBOURS)
+    assert found.items.min() >= 10
+
+
+def test_where_there_are_fewer_items_all_of_them_are_neighbours(units):
+    found = nearest_items(units, of=torch.tensor([1]), among=torch.tensor([4, 2]))
+    assert sorted(found.items[0].tolist()) == [2, 4]
+    assert nearest_items(units, of=torch.tensor([4, 2]), among=torch.tensor([4, 2])).items.tolist() == [[2], [4]]
+
+
+def test_the_mean_of_the_neighbours_is_weighted(units):
+    found = Neighbours(torch.tensor([[3, 1]]), torch.tensor([[0.75, 0.25]]))
+    torch.testing.assert_close(found.mean(units), (0.75 * units[2] + 0.25 * units[0])[None])

@@ -1,0 +1,62 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from stages.data.histories import Histories
+from stages.models.content_scoring import content_scored_vectors
+from stages.training.content_weight import WEIGHTS, score_with_content
+from stages.training.next_item import TrainingData
+from tests.models.test_sicsrec import CONFIG, ITEMS, build
+
+CPU = torch.device("cpu")
+USERS, LENGTH, UNSEEN = 40, 5, (4, 11)
+
+
+@pytest.fixture
+def data() -> TrainingData:
+    rng = np.random.default_rng(0)
+    seen = [item for item in range(1, ITEMS + 1) if item not in UNSEEN]
+    values = np.concatenate([seen, rng.choice(seen, USERS * LENGTH - len(seen))])
+    histories = Histories(values, np.arange(USERS + 1) * LENGTH)
+    return TrainingData(histories, rng.integers(1, ITEMS + 1, USERS), ITEMS, (), {})
+
+
+def hit_at_5(model, data, vectors, filtered: bool) -> float:
+    """Share of users whose validation item is among the first five, by a loop over users."""
+    hits = 0
+    for user, history in enumerate(data.histories.values.reshape(USERS, LENGTH)):
+        scores = vectors @ model.last_hidden(torch.from_numpy(history)[None])[0]
+        target = data.valid[user]
+        above = {i for i in range(1, ITEMS + 1) if scores[i - 1] >= scores[target - 1]} - {target}
+        hits += len(above - set(history.tolist()) if filtered else above) < 5
+    return hits / USERS
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_auto_chooses_the_weight_with_the_best_validation_metric(data, filtered):
+    model = build().eval()
+    seen = torch.from_numpy(data.histories.counts(ITEMS) > 0)
+    vectors = {weight: content_scored_vectors(model, seen, weight) for weight in WEIGHTS}
+    expected = {weight: hit_at_5(model, data, matrix, filtered) for weight, matrix in vectors.items()}
+    monitor = "filtered.hit@5" if filtered else "hit@5"
+    found = score_with_content(model, data, "auto", monitor=monitor, device=CPU)
+    assert found["tried"] == pytest.approx({str(weight): value for weight, value in expected.items()})
+    assert found["chosen"] == max(WEIGHTS, key=lambda weight: (expected[weight], -weight))
+    assert found["validation"] == found["tried"][str(found["chosen"])]
+    assert len(set(expected.values())) > 3
+    assert found["unseen_items"] == len(UNSEEN)
+    assert torch.equal(model.item_matrix(), vectors[found["chosen"]])
+
+
+def test_a_number_is_taken_as_it_is(data):
+    model = build().eval()
+    found = score_with_content(model, data, 0.37, monitor="ndcg@10", device=CPU)
+    assert (found["chosen"], list(found["tried"])) == (0.37, ["0.37"])
+    assert model.config.content_weight == 0.37
+
+
+def test_without_id_the_weight_is_one(data):
+    model = build(replace(CONFIG, use_id=False)).eval()
+    assert score_with_content(model, data, "auto", monitor="ndcg@10", device=CPU)["chosen"] == 1.0
