@@ -132,6 +132,7 @@ class PosttrainParams(Schedule):
     dropout: Dropout
     decoder_layers: Count
     item_dropout: Dropout  # on the item table inside the softmax
+    content: Literal["own", "shuffled", "random"]  # which content vectors an item gets: controls of Table 8
 
 
 class BaselineParams(Schedule):

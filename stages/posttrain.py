@@ -8,6 +8,7 @@ import torch
 
 from stages.errors import InputError, run_stage
 from stages.files import read_vectors, write_json
+from stages.models.content_controls import control_vectors
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.parallel.device import choose_device
@@ -94,6 +95,7 @@ def main() -> None:
     data = TrainingData.read(SPLIT, EMBEDDINGS, ID_ENCODER)
     content = [name for name in params.modalities if name != "id"]
     vectors = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, content).items()}
+    vectors = control_vectors(vectors, params.posttrain.content, params.seed)
     widths = {name: table.shape[1] for name, table in vectors.items()}
     config = model_config(params, data.items, widths, use_id="id" in params.modalities)
 

@@ -80,6 +80,19 @@ def test_the_weight_of_params_yaml_mixes_what_training_left(after):
     assert all(torch.equal(now[name], tensor) for name, tensor in trained.items())
 
 
+def test_a_control_trains_on_other_content_vectors(after):
+    workspace = after("pretrain")
+    tables = []
+    for content in ("own", "shuffled", "random"):
+        workspace.set_params(posttrain={"epochs": 1, "content": content, "learning_rate": 1e-12})
+        workspace.run("posttrain")
+        tables.append(load_file(WEIGHTS)["content.tables.text.weight"][1:])
+    own, shuffled, random = tables
+    assert not torch.equal(own, shuffled)
+    torch.testing.assert_close(own.norm(dim=1).sort().values, shuffled.norm(dim=1).sort().values)
+    assert not torch.allclose(random, own)
+
+
 def test_id_alone_has_no_content_to_score_with(after):
     workspace = after("pretrain")
     workspace.set_params(modalities=["id"], content_weight="auto")

@@ -35,7 +35,8 @@ NOT_COMPARED = {
     "encoders.workers",
     "evaluate.bootstrap",
 }
-ADDED = {"monitor": "ndcg@10", "content_weight": 0}  # params that older runs lack: what they were run with
+# Params that older runs lack: what they were run with.
+ADDED = {"monitor": "ndcg@10", "content_weight": 0, "posttrain.content": "own"}
 SHORT_HASH = 7  # digits of a commit
 
 

@@ -35,6 +35,11 @@ def _ours(key: str, rows: dict[str, Any]) -> tuple[Row, ...]:
     return tuple(Row(name, {key: value}) for name, value in rows.items())
 
 
+def _modalities() -> tuple[Row, ...]:
+    rows = {name: (modalities, "own") for name, modalities in MODALITIES.items()} | CONTROLS
+    return tuple(Row(name, {"modalities": m, "posttrain.content": content}) for name, (m, content) in rows.items())
+
+
 def _encoders(*pairs: tuple[str, str]) -> tuple[Row, ...]:
     text = {"BERT": "*bert-base*", "RoBERTa": "*roberta*", "Sentence-T5": "*sentence-t5*"}
     image = {"Swin": "*swin_*", "ViT": "*vit_*", "ResNet50": "*resnet50*"}
@@ -57,6 +62,13 @@ MODALITIES = {
     "SICSRec ID+T": ["id", "text"],
     "SICSRec ID+V": ["id", "image"],
     "SICSRec ID+T+V": ["id", "text", "image"],
+}
+CONTROLS = {  # the second step without content, and with vectors that say nothing of their items
+    "SICSRec ID": (["id"], "own"),
+    "SICSRec ID+T shuffled": (["id", "text"], "shuffled"),
+    "SICSRec ID+T random": (["id", "text"], "random"),
+    "SICSRec ID+T+V shuffled": (["id", "text", "image"], "shuffled"),
+    "SICSRec ID+T+V random": (["id", "text", "image"], "random"),
 }
 OTHERS_BY_MODALITY = {
     "UniSRec T": "unisrec_t",
@@ -114,7 +126,7 @@ TABLES = {
     "table7": Table("Table 7: ablations", _ours("without", ABLATIONS), "SICSRec"),
     "table8": Table(
         "Table 8: modalities",
-        (*_ours("modalities", MODALITIES), *(Row(name, {}, system) for name, system in OTHERS_BY_MODALITY.items())),
+        (*_modalities(), *(Row(name, {}, system) for name, system in OTHERS_BY_MODALITY.items())),
         "SICSRec ID+T+V",
         fallback_reference="SICSRec ID+T",
     ),
