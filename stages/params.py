@@ -156,6 +156,7 @@ class Params(Section):
     content_weight: FractionOrAuto  # of content vectors in the scores; auto: chosen on validation
     rank: Count  # LoRA rank, eq. 20
     tau: Positive  # temperature of eqs. 2, 3, 18
+    smoothing: Annotated[float, Field(ge=0, lt=1)]  # share of a target's probability that goes to its nearest items
     lam: Annotated[float, Field(ge=0)]  # weight of the regulariser, eq. 19
     dim: Count  # width of the sequence models
     seed: Annotated[int, Field(ge=0, strict=True)]
@@ -184,6 +185,12 @@ class Params(Section):
     def _heads_divide_the_width(self) -> "Params":
         if self.dim % self.sequence.heads:
             raise ValueError(f"dim={self.dim} is not a multiple of sequence.heads={self.sequence.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_has_content(self) -> "Params":
+        if self.smoothing and not {"text", "image"} & set(self.modalities):
+            raise ValueError(f"smoothing={self.smoothing} needs content: add text or image to modalities, or set 0")
         return self
 
 

@@ -17,6 +17,7 @@ from stages.training.checkpoints import load_model, save_model
 from stages.training.content_weight import score_with_content
 from stages.training.fit import Outcome
 from stages.training.next_item import TrainingData, train_next_item
+from stages.training.smoothing import read_smoothing, smoothing_inputs
 
 SPLIT = Path("artifacts/split")
 EMBEDDINGS = Path("artifacts/embeddings.parquet")
@@ -83,16 +84,17 @@ def train(model: Sicsrec, params: Params, data: TrainingData, curves: Path) -> O
         monitor=params.monitor,
         seed=params.seed,
         name=curves.name,
-        identity=asdict(model.config),
-        inputs=[EMBEDDINGS, ID_ENCODER],
+        identity=[asdict(model.config), params.smoothing],
+        inputs=[EMBEDDINGS, ID_ENCODER, *smoothing_inputs(params.smoothing)],
         curves=curves,
         device=choose_device(params.device),
+        smoothing=read_smoothing(params.smoothing),
     )
 
 
 def main() -> None:
     params = load_params()
-    data = TrainingData.read(SPLIT, EMBEDDINGS, ID_ENCODER)
+    data = TrainingData.read(SPLIT, EMBEDDINGS, *smoothing_inputs(params.smoothing), ID_ENCODER)
     content = [name for name in params.modalities if name != "id"]
     vectors = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, content).items()}
     vectors = control_vectors(vectors, params.posttrain.content, params.seed)

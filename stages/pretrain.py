@@ -11,6 +11,7 @@ from stages.parallel.device import choose_device
 from stages.params import load_params
 from stages.training.checkpoints import save_model
 from stages.training.next_item import TrainingData, train_next_item
+from stages.training.smoothing import read_smoothing, smoothing_inputs
 
 SPLIT = Path("artifacts/split")
 CURVES = Path("artifacts/curves/pretrain")
@@ -19,7 +20,7 @@ CURVES = Path("artifacts/curves/pretrain")
 def main() -> None:
     params = load_params()
     p, sequence, device = params.pretrain, params.sequence, choose_device(params.device)
-    data = TrainingData.read(SPLIT)
+    data = TrainingData.read(SPLIT, *smoothing_inputs(params.smoothing))
 
     torch.manual_seed(params.seed)
     config = SasrecConfig(items=data.items, dim=params.dim, dropout=p.dropout, **sequence.model_dump())
@@ -33,10 +34,11 @@ def main() -> None:
         monitor=params.monitor,
         seed=params.seed,
         name="pretrain",
-        identity=vars(config),
-        inputs=[],
+        identity=[vars(config), params.smoothing],
+        inputs=smoothing_inputs(params.smoothing),
         curves=CURVES,
         device=device,
+        smoothing=read_smoothing(params.smoothing),
     )
     save_model(Path("artifacts/id_encoder.safetensors"), model, data.inputs)
     write_json(CURVES / "summary.json", outcome.summary())

@@ -21,6 +21,7 @@ MADE_BY = {  # path, or the start of it: the stage that writes it
     "artifacts/pairs.parquet": "pairs",
     "artifacts/encoders": "sft",
     "artifacts/embeddings": "embed",
+    "artifacts/neighbours": "neighbours",
     "artifacts/id_encoder.safetensors": "pretrain",
     "artifacts/sicsrec.safetensors": "posttrain",
     "artifacts/ranks/sicsrec": "evaluate",

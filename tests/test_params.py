@@ -46,6 +46,8 @@ def test_a_number_as_dvc_writes_it_is_a_number(tmp_path):
         ({"alpha": 1.5}, "alpha"),
         ({"content_weight": 1.5}, "content_weight: should be a number from 0 to 1, or auto (got 1.5)"),
         ({"content_weight": "automatic"}, "content_weight: should be a number from 0 to 1, or auto (got 'automatic')"),
+        ({"smoothing": 1}, "smoothing"),
+        ({"smoothing": 0.1, "modalities": ["id"]}, "smoothing=0.1 needs content: add text or image to modalities"),
         ({"rank": 0}, "rank"),
         ({"alph": 0.3}, "alph"),
         ({"modalities": []}, "modalities"),

@@ -70,7 +70,7 @@ def test_a_stage_runs_its_script(stage):
 
 
 def test_training_never_sees_the_test_items():
-    for stage in ("pairs", "sft", "embed", "pretrain", "posttrain"):
+    for stage in ("pairs", "sft", "embed", "neighbours", "pretrain", "posttrain"):
         assert not any("test.parquet" in dep or "full.parquet" in dep for dep in STAGES[stage]["deps"])
 
 

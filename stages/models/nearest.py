@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -20,6 +21,15 @@ class Neighbours(NamedTuple):
     def mean(self, vectors: Float[Tensor, "N D"]) -> Float[Tensor, "n D"]:
         """Weighted mean of the neighbours' vectors. vectors: of all items, row i − 1 is item i."""
         return (vectors[self.items - 1] * self.weights[..., None]).sum(dim=1)
+
+
+def unit_content(vectors: dict[str, Float[Tensor, "N _"]]) -> Float[Tensor, "N W"]:
+    """A unit vector of each item, of which inner products are the mean over the modalities of the cosines.
+
+    vectors: {modality: (N, width)}; from each modality the mean vector is subtracted first.
+    """
+    units = [F.normalize(matrix - matrix.mean(dim=0), dim=-1) for matrix in vectors.values()]
+    return torch.cat(units, dim=-1) / len(units) ** 0.5
 
 
 def nearest_items(units: Float[Tensor, "N D"], of: Int[Tensor, " n"], among: Int[Tensor, " m"]) -> Neighbours:

@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stages.models.smoothing import Smoothing
 from stages.models.softmax import Sampler
 
 
@@ -20,6 +21,7 @@ class Recommender(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.sampler: Sampler | None = None  # of negatives; None: the softmax is over all items
+        self.smoothing: Smoothing | None = None  # of targets; read by SICSRec and its ID encoder
 
     @abstractmethod
     def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:

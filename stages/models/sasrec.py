@@ -53,7 +53,7 @@ class Sasrec(Recommender):
     def loss(self, items: Int[Tensor, "B L"], targets: Int[Tensor, "B L"]) -> dict[str, Tensor]:
         """Cross-entropy at every target position (eq. 17). targets: 0 = none."""
         states, answers = select_targets(self.hidden(items), targets)
-        return {"loss": next_item_loss(states, answers, self.candidates, self.sampler)}
+        return {"loss": next_item_loss(states, answers, self.candidates, self.sampler, self.smoothing)}
 
     @torch.no_grad()
     def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:

@@ -227,7 +227,8 @@ class Sicsrec(Recommender):
         """Eq. 19 and its terms. targets: 0 = none."""
         c = self.config
         states, answers = select_targets(self.hidden(items), targets)
-        terms = {"ce": next_item_loss(states / c.tau, answers, self.candidates, self.sampler)}  # eq. 17
+        ce = next_item_loss(states / c.tau, answers, self.candidates, self.sampler, self.smoothing)  # eq. 17
+        terms = {"ce": ce}
         total = terms["ce"]
         if c.widths and "concl" not in c.without:
             terms["concl"] = self.contrastive(states, answers)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stages.models.scores import inner_products
+from stages.models.smoothing import Smoothing
 from stages.parallel import distributed
 
 Candidates = Callable[[Tensor | None], Tensor]  # items (n,), or None for all → what states are scored against (n, D)
@@ -83,7 +84,11 @@ def cross_entropy_over_all(
 
 
 def next_item_loss(
-    states: Float[Tensor, "P D"], targets: Int[Tensor, " P"], candidates: Candidates, sampler: Sampler | None
+    states: Float[Tensor, "P D"],
+    targets: Int[Tensor, " P"],
+    candidates: Candidates,
+    sampler: Sampler | None,
+    smoothing: Smoothing | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of inner products (eq. 17), the mean over the targets of all ranks. targets: 0 = none.
 
@@ -91,15 +96,22 @@ def next_item_loss(
     2008): their sum of exponentials then estimates that over all items. A sampled item that equals a row's target is
     left out of that row.
     """
+    near = smoothing.nearest(targets) if smoothing else targets.new_empty(len(targets), 0)
     if sampler is None:
-        losses = cross_entropy_over_all(states, candidates(None), targets)
+        vectors = candidates(None)
+        losses = cross_entropy_over_all(states, vectors, targets)
+        if smoothing:
+            own = (targets - 1).clamp(min=0)
+            losses = losses + smoothing.penalty(states, targets, vectors, own=own, near=near - 1)
         return distributed.mean_across_ranks(losses, targets > 0)
     negatives, log_expected = sampler.draw()
-    unique, inverse, _ = distributed.unique_across_ranks(torch.cat([targets, negatives]))
+    unique, inverse, _ = distributed.unique_across_ranks(torch.cat([targets, negatives, near.flatten()]))
     vectors = candidates(unique)
-    own, others = inverse[: len(targets)], inverse[len(targets) :]
+    own, others, near_index = inverse.split([len(targets), len(negatives), near.numel()])
     scores = states @ vectors[others].T - log_expected
     scores = scores.masked_fill(negatives == targets[:, None], float("-inf"))
     target = (states * vectors[own]).sum(dim=-1, keepdim=True)
     losses = F.cross_entropy(torch.cat([target, scores], dim=1), torch.zeros_like(targets), reduction="none")
+    if smoothing:
+        losses = losses + smoothing.penalty(states, targets, vectors, own=own, near=near_index.view(near.shape))
     return distributed.mean_across_ranks(losses, targets > 0)

@@ -36,7 +36,7 @@ NOT_COMPARED = {
     "evaluate.bootstrap",
 }
 # Params that older runs lack: what they were run with.
-ADDED = {"monitor": "ndcg@10", "content_weight": 0, "posttrain.content": "own"}
+ADDED = {"monitor": "ndcg@10", "content_weight": 0, "smoothing": 0, "posttrain.content": "own"}
 SHORT_HASH = 7  # digits of a commit
 
 

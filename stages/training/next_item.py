@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from stages.data.histories import Histories, training_batches, training_windows
 from stages.files import read_parquet
+from stages.models.smoothing import Smoothing
 from stages.models.softmax import Sampler, negative_sampler
 from stages.parallel.distributed import BatchParts, shard_batches
 from stages.params import FILTERED, Schedule
@@ -26,6 +27,7 @@ class SequenceModel(TrainableModel, RankingModel, Protocol):
     """A model that is trained on next items and ranks them: SICSRec, its ID encoder, systems of Table 4."""
 
     sampler: Sampler | None  # of negatives; None: the softmax is over all items
+    smoothing: Smoothing | None  # of targets
 
 
 @runtime_checkable
@@ -93,12 +95,14 @@ def train_next_item(
     inputs: list[Path],
     curves: Path,
     device: torch.device,
+    smoothing: Smoothing | None = None,
     make_batches: MakeBatches | None = None,
 ) -> Outcome:
     """Train a model in place with early stopping on validation; it ends with its best epoch's weights.
 
     max_length: the latest items of a history that the model reads. negatives: see `negative_sampler`.
     monitor: the validation metric that stops training and picks the weights, one of MONITORS.
+    smoothing: of the targets, by SICSRec and its ID encoder; other systems have none.
     name, identity, inputs: what decides the result besides data and schedule; with them an interrupted run is found.
     make_batches: an epoch's batches; by default all positions of each history at once, for causal models.
     """
@@ -118,6 +122,7 @@ def train_next_item(
         )
 
     model.sampler = negative_sampler(negatives, data.histories.counts(data.items))
+    model.smoothing = smoothing
     settings = [identity, schedule.model_dump(), max_length, negatives, monitor, seed]
     return fit(
         model,

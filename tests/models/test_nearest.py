@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from stages.models import nearest
-from stages.models.nearest import NEIGHBOURS, Neighbours, nearest_items
+from stages.models.nearest import NEIGHBOURS, Neighbours, nearest_items, unit_content
 
 ITEMS = 30
 
@@ -43,3 +43,12 @@ def test_where_there_are_fewer_items_all_of_them_are_neighbours(units):
 def test_the_mean_of_the_neighbours_is_weighted(units):
     found = Neighbours(torch.tensor([[3, 1]]), torch.tensor([[0.75, 0.25]]))
     torch.testing.assert_close(found.mean(units), (0.75 * units[2] + 0.25 * units[0])[None])
+
+
+def test_inner_products_of_unit_content_are_the_mean_cosine_of_centred_vectors():
+    vectors = {"text": torch.randn(ITEMS, 6) + 3, "image": torch.randn(ITEMS, 4)}
+    centred = [matrix - matrix.mean(dim=0) for matrix in vectors.values()]
+    cosines = [F.cosine_similarity(matrix[2], matrix[7], dim=0) for matrix in centred]
+    units = unit_content(vectors)
+    torch.testing.assert_close(units[2] @ units[7], (cosines[0] + cosines[1]) / 2)
+    torch.testing.assert_close(units.norm(dim=1), torch.ones(ITEMS))

@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stages.models.smoothing import Smoothing
 from stages.models.softmax import Sampler, cross_entropy_over_all, negative_sampler, next_item_loss
 
 COUNTS = np.array([50, 0, 10, 30, 10])  # of items 1…5
@@ -113,3 +114,46 @@ def test_negatives_all_gives_no_sampler_and_a_number_one_of_that_size():
     sampler = negative_sampler(16, COUNTS)
     assert sampler.size == 16
     assert torch.equal(sampler.cumulative, torch.tensor([50, 50, 60, 90, 100]))
+
+
+NEAR = torch.tensor([[2, 3], [1, 5], [5, 1], [3, 2], [4, 1]])
+SMOOTHING = Smoothing(0.3, NEAR, torch.tensor([[0.75, 0.25]]).expand(5, 2))
+
+
+def test_smoothed_targets_give_the_cross_entropy_with_the_distribution_written_out():
+    states, targets = torch.randn(3, 4), torch.tensor([1, 5, 2])
+    wanted = torch.zeros(3, 5)
+    for row, target in enumerate(targets.tolist()):
+        wanted[row, target - 1] = 0.7
+        wanted[row, NEAR[target - 1, 0] - 1] = 0.3 * 0.75
+        wanted[row, NEAR[target - 1, 1] - 1] = 0.3 * 0.25
+    expected = F.cross_entropy(states @ table().T, wanted)
+    torch.testing.assert_close(next_item_loss(states, targets, candidates, None, SMOOTHING), expected)
+
+
+def test_with_a_sampler_smoothing_adds_the_same_as_over_all_items():
+    states, targets, sampler = torch.randn(3, 4), torch.tensor([1, 5, 2]), Sampler(torch.from_numpy(COUNTS), 6)
+    added = []
+    for negatives in (None, sampler):
+        losses = []
+        for smoothing in (SMOOTHING, None):
+            torch.manual_seed(1)
+            losses.append(next_item_loss(states, targets, candidates, negatives, smoothing))
+        added.append(losses[0] - losses[1])
+    torch.testing.assert_close(added[0], added[1])
+    assert added[0].abs() > 0.01
+
+
+@pytest.mark.parametrize("negatives", [None, 6])
+def test_positions_without_a_target_do_not_change_the_smoothed_loss(negatives):
+    states, targets = torch.randn(4, 4), torch.tensor([1, 0, 5, 0])
+    sampler = negatives and Sampler(torch.from_numpy(COUNTS), negatives)
+    some = targets > 0
+    torch.manual_seed(1)
+    expected = next_item_loss(states[some], targets[some], candidates, sampler, SMOOTHING)
+    torch.manual_seed(1)
+    torch.testing.assert_close(next_item_loss(states, targets, candidates, sampler, SMOOTHING), expected)
+
+
+def test_smoothing_has_no_state_to_save():
+    assert not SMOOTHING.state_dict()
