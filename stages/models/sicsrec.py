@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from stages.models.content import Content, fuse_modalities
 from stages.models.layers import Block, NormDropout, TransformerEncoder, add_lora, dropout, initialise, last_position
 from stages.models.recommender import Recommender
 from stages.models.sasrec import Sasrec
 from stages.models.softmax import next_item_loss
 from stages.parallel import distributed
-from stages.parallel.static_shapes import select_targets, unique_items
+from stages.parallel.static_shapes import select_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,27 +74,6 @@ class SicsrecConfig:
         return None
 
 
-class Content(nn.Module):
-    """A table of vectors and an adapter for each content modality (eqs. 6, 7)."""
-
-    def __init__(self, config: SicsrecConfig) -> None:
-        super().__init__()
-        self.tables = nn.ModuleDict({name: nn.Embedding(config.items + 1, w) for name, w in config.widths.items()})
-        self.adapters = nn.ModuleDict()
-        for name, w in config.widths.items():
-            self.adapters[name] = nn.Sequential(nn.Linear(w, w // 2), nn.ReLU(), nn.Linear(w // 2, config.dim))
-
-    def forward(self, items: Int[Tensor, "*any"]) -> dict[str, Float[Tensor, "*any D"]]:
-        """Adapted vectors of each modality; each unique item is computed once."""
-        unique, inverse, _ = unique_items(items)
-        return {name: F.embedding(inverse, self.adapters[name](table(unique))) for name, table in self.tables.items()}
-
-
-def fuse_modalities(adapted: dict[str, Float[Tensor, "*any D"]]) -> Float[Tensor, "*any D"]:
-    """The unit vector of the sum of an item's adapted vectors (eq. 10)."""
-    return F.normalize(torch.stack(list(adapted.values())).sum(dim=0), dim=-1)
-
-
 class Sicsrec(Recommender):
     """The two streams, the decoder between them and the projection of their outputs (eq. 15).
 
@@ -113,7 +93,7 @@ class Sicsrec(Recommender):
             self.id_input = NormDropout(dim=c.dim, dropout=c.dropout)
             self.id_encoder = self._new_encoder()
         if c.widths:
-            self.content = Content(c)
+            self.content = Content(items=c.items, dim=c.dim, widths=c.widths)
             streams = tuple(c.widths) if "l2norm" in c.without else ("content",)
             self.content_input = nn.ModuleDict({name: NormDropout(dim=c.dim, dropout=c.dropout) for name in streams})
         if c.content_stream:

@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stages.models.content import fuse_modalities
 from stages.models.layers import Attention, FeedForward, NormDropout
 from stages.models.sasrec import Sasrec, SasrecConfig
-from stages.models.sicsrec import Sicsrec, SicsrecConfig, fuse_modalities
+from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.models.softmax import Sampler, next_item_loss
 from stages.parallel import distributed
 from stages.parallel.distributed import Shard
