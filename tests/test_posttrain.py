@@ -63,7 +63,7 @@ def test_content_scoring_is_stored_with_the_model_and_changes_no_weight(after):
     model = load_model(WEIGHTS, Sicsrec, SicsrecConfig)
     chosen = json.loads(Path("metrics/training.json").read_text())["posttrain"]["content_weight"]
     assert model.config.content_weight == chosen["chosen"]
-    assert chosen["validation"] == max(chosen["tried"].values())
+    assert chosen["tried"][str(chosen["chosen"])] == max(chosen["tried"].values())
     assert load_file(WEIGHTS).keys() - trained.keys() == {"item_vectors"}
 
 
@@ -74,7 +74,8 @@ def test_the_weight_of_params_yaml_mixes_what_training_left(after):
     workspace.run("posttrain")
     ranked = load_model(WEIGHTS, Sicsrec, SicsrecConfig)
     counts = pl.read_parquet("artifacts/split/items.parquet")["count"].to_numpy()
-    expected = content_scored_vectors(ranked, torch.from_numpy(counts > 0), 0.5)
+    scale = json.loads(Path("artifacts/curves/posttrain/summary.json").read_text())["content_weight"]["unseen_scale"]
+    expected = content_scored_vectors(ranked, torch.from_numpy(counts > 0), weight=0.5, unseen_scale=scale)
     torch.testing.assert_close(ranked.item_matrix(), expected)
     now = load_file(WEIGHTS)
     assert all(torch.equal(now[name], tensor) for name, tensor in trained.items())

@@ -20,15 +20,17 @@ def neighbours_of_unseen(content: Float[Tensor, "N D"], seen: Bool[Tensor, " N"]
 
 
 @torch.no_grad()
-def content_scored_vectors(model: Sicsrec, seen: Bool[Tensor, " N"], weight: float) -> Float[Tensor, "N D"]:
+def content_scored_vectors(
+    model: Sicsrec, seen: Bool[Tensor, " N"], *, weight: float, unseen_scale: float
+) -> Float[Tensor, "N D"]:
     """(1 − w) · unit ID vector + w · unit content vector of every item. Without `id`: the unit content vector.
 
     seen: whether an item occurs in training. The ID vector of one that does not was only ever pushed away from states,
-    as a negative. Its vector is the mean of those of the seen items that are nearest by content: it is on the same
-    scale, which its content vector alone is not.
+    as a negative. Its vector is the mean of those of the seen items that are nearest by content, times `unseen_scale`:
+    the mean is on the scale of the other vectors, which the content vector of an unseen item is not.
     """
     content = model.content_vectors()
     vectors = (1 - weight) * model.candidates(None) + weight * content if model.config.use_id else content.clone()
     if not seen.all():
-        vectors[~seen] = neighbours_of_unseen(content, seen).mean(vectors)
+        vectors[~seen] = unseen_scale * neighbours_of_unseen(content, seen).mean(vectors)
     return vectors

@@ -12,6 +12,8 @@ from stages.models.sicsrec import Sicsrec
 from stages.training.next_item import TrainingData, validation_metrics
 
 WEIGHTS = tuple(tenths / 10 for tenths in range(11))  # tried by `auto`
+UNSEEN_SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.0)  # the first that costs no more than TOLERANCE is taken
+TOLERANCE = 0.005  # share of the validation metric over all users that ranking unseen items may cost
 
 
 @dataclass(frozen=True)
@@ -35,25 +37,33 @@ def score_with_content(
 ) -> dict[str, Any]:
     """Let the model rank by vectors that hold `weight` of content; `auto`: the best of WEIGHTS by validation `monitor`.
 
-    Of equal weights the smallest is chosen. Without `id` items are scored by content alone, and the weight is 1.
-    → the weight and its validation `monitor`, those of the weights tried, and how many items training never saw.
+    Of equal weights the smallest is chosen. Without `id` items are scored by content alone, and the weight is 1. Then
+    the vectors of items that training never saw are scaled down until ranking them costs no more than TOLERANCE.
+    → what was chosen and its validation `monitor`, that of each weight tried (unseen items left out), and the number of
+    unseen items.
     """
     seen = torch.from_numpy(data.histories.counts(data.items) > 0).to(device)
 
-    def validate(tried: float) -> float:
-        ranked = RankedBy(model, content_scored_vectors(model, seen, tried))
+    def validate(tried: float, unseen_scale: float) -> float:
+        ranked = RankedBy(model, content_scored_vectors(model, seen, weight=tried, unseen_scale=unseen_scale))
         found = validation_metrics(
             ranked, data.histories, data.valid, monitor=monitor, max_length=model.config.max_length, device=device
         )
         return found[monitor]
 
     weights = WEIGHTS if weight == "auto" else (weight,)
-    measured = {tried: validate(tried) for tried in (weights if model.config.use_id else (1.0,))}
+    measured = {tried: validate(tried, 0.0) for tried in (weights if model.config.use_id else (1.0,))}
     chosen = max(measured, key=measured.__getitem__)
-    model.rank_by(content_scored_vectors(model, seen, chosen), content_weight=chosen)
+    for scale in UNSEEN_SCALES:
+        validation = validate(chosen, scale)
+        if validation >= (1 - TOLERANCE) * measured[chosen]:
+            break
+    vectors = content_scored_vectors(model, seen, weight=chosen, unseen_scale=scale)
+    model.rank_by(vectors, content_weight=chosen)
     return {
         "chosen": chosen,
-        "validation": measured[chosen],
+        "validation": validation,
+        "unseen_scale": scale,
         "unseen_items": int((~seen).sum()),
         "tried": {str(tried): value for tried, value in measured.items()},
     }

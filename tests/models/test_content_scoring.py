@@ -21,15 +21,16 @@ def unit_vectors(model, item: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_a_seen_item_s_vector_mixes_its_unit_vectors_by_the_weight(weight):
     model = build().eval()
-    vectors = content_scored_vectors(model, SEEN, weight)
+    vectors = content_scored_vectors(model, SEEN, weight=weight, unseen_scale=1.0)
     for item in (1, 9, 20):
         of_id, content = unit_vectors(model, item)
         torch.testing.assert_close(vectors[item - 1], (1 - weight) * of_id + weight * content)
 
 
-def test_an_unseen_item_s_vector_is_the_mean_of_its_nearest_seen_items_by_content():
+@pytest.mark.parametrize("scale", [1.0, 0.6])
+def test_an_unseen_item_s_vector_is_the_scaled_mean_of_its_nearest_seen_items_by_content(scale):
     model = build().eval()
-    vectors = content_scored_vectors(model, SEEN, 0.3)
+    vectors = content_scored_vectors(model, SEEN, weight=0.3, unseen_scale=scale)
     seen = [item for item in range(1, ITEMS + 1) if SEEN[item - 1]]
     content = {item: unit_vectors(model, item)[1] for item in range(1, ITEMS + 1)}
     center = torch.stack([content[item] for item in seen]).mean(dim=0)
@@ -38,26 +39,26 @@ def test_an_unseen_item_s_vector_is_the_mean_of_its_nearest_seen_items_by_conten
         nearest = sorted(seen, key=lambda i: -cosines[i])[:NEIGHBOURS]
         weights = torch.stack([cosines[i] / TEMPERATURE for i in nearest]).softmax(dim=0)
         expected = sum(weight * vectors[i - 1] for weight, i in zip(weights, nearest, strict=True))
-        torch.testing.assert_close(vectors[unseen - 1], expected)
+        torch.testing.assert_close(vectors[unseen - 1], scale * expected)
 
 
 def test_the_id_vector_of_an_unseen_item_counts_for_nothing():
     model = build().eval()
-    before = content_scored_vectors(model, SEEN, 0.3)
+    before = content_scored_vectors(model, SEEN, weight=0.3, unseen_scale=1.0)
     with torch.no_grad():
         model.item_embedding.weight[4] = 100 * torch.randn(CONFIG.dim)
-    assert torch.equal(content_scored_vectors(model, SEEN, 0.3), before)
+    assert torch.equal(content_scored_vectors(model, SEEN, weight=0.3, unseen_scale=1.0), before)
 
 
 def test_with_weight_zero_and_all_items_seen_the_vectors_are_those_of_equation_16():
     model = build().eval()
     every = torch.ones(ITEMS, dtype=torch.bool)
-    torch.testing.assert_close(content_scored_vectors(model, every, 0.0), model.item_matrix(), rtol=0, atol=0)
+    assert torch.equal(content_scored_vectors(model, every, weight=0.0, unseen_scale=1.0), model.item_matrix())
 
 
 def test_without_id_items_are_scored_by_content_and_unseen_ones_by_their_neighbours():
     model = build(replace(CONFIG, use_id=False)).eval()
-    vectors = content_scored_vectors(model, SEEN, 0.3)
+    vectors = content_scored_vectors(model, SEEN, weight=0.3, unseen_scale=1.0)
     torch.testing.assert_close(vectors[SEEN], model.item_matrix()[SEEN])
     assert not torch.allclose(vectors[~SEEN], model.item_matrix()[~SEEN])
 

@@ -6,6 +6,7 @@ import torch
 
 from stages.data.histories import Histories
 from stages.models.content_scoring import content_scored_vectors
+from stages.training import content_weight
 from stages.training.content_weight import WEIGHTS, score_with_content
 from stages.training.next_item import TrainingData
 from tests.models.test_sicsrec import CONFIG, ITEMS, build
@@ -38,16 +39,31 @@ def hit_at_5(model, data, vectors, filtered: bool) -> float:
 def test_auto_chooses_the_weight_with_the_best_validation_metric(data, filtered):
     model = build().eval()
     seen = torch.from_numpy(data.histories.counts(ITEMS) > 0)
-    vectors = {weight: content_scored_vectors(model, seen, weight) for weight in WEIGHTS}
+    vectors = {weight: content_scored_vectors(model, seen, weight=weight, unseen_scale=0.0) for weight in WEIGHTS}
     expected = {weight: hit_at_5(model, data, matrix, filtered) for weight, matrix in vectors.items()}
     monitor = "filtered.hit@5" if filtered else "hit@5"
     found = score_with_content(model, data, "auto", monitor=monitor, device=CPU)
     assert found["tried"] == pytest.approx({str(weight): value for weight, value in expected.items()})
     assert found["chosen"] == max(WEIGHTS, key=lambda weight: (expected[weight], -weight))
-    assert found["validation"] == found["tried"][str(found["chosen"])]
     assert len(set(expected.values())) > 3
     assert found["unseen_items"] == len(UNSEEN)
-    assert torch.equal(model.item_matrix(), vectors[found["chosen"]])
+    assert found["validation"] == pytest.approx(hit_at_5(model, data, model.item_matrix(), filtered))
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.1, 0.3, 1.0])
+def test_unseen_items_are_scaled_down_until_they_cost_no_more_than_the_tolerance(data, tolerance, monkeypatch):
+    monkeypatch.setattr(content_weight, "TOLERANCE", tolerance)
+    monkeypatch.setattr(content_weight, "UNSEEN_SCALES", (4.0, 2.0, 1.0, 0.0))
+    model = build().eval()
+    seen = torch.from_numpy(data.histories.counts(ITEMS) > 0)
+    hits = {
+        scale: hit_at_5(model, data, content_scored_vectors(model, seen, weight=0.3, unseen_scale=scale), True)
+        for scale in (4.0, 2.0, 1.0, 0.0)
+    }
+    expected = next(scale for scale, value in hits.items() if value >= (1 - tolerance) * hits[0.0] - 1e-9)
+    found = score_with_content(model, data, 0.3, monitor="filtered.hit@5", device=CPU)
+    assert found["unseen_scale"] == expected
+    assert torch.equal(model.item_matrix(), content_scored_vectors(model, seen, weight=0.3, unseen_scale=expected))
 
 
 def test_a_number_is_taken_as_it_is(data):
