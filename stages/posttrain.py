@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from stages.errors import InputError, run_stage
-from stages.files import read_vectors, write_json
+from stages.files import is_main_process, read_vectors, write_json
 from stages.models.content_controls import control_vectors
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
@@ -114,7 +114,8 @@ def main() -> None:
     if params.content_weight and config.widths:
         device = choose_device(params.device)
         found = score_with_content(model, data, params.content_weight, monitor=params.monitor, device=device)
-        print(f"content_weight {found['chosen']}, validation {params.monitor} {found['validation']:.4f}")
+        if is_main_process():
+            print(f"content_weight {found['chosen']}, validation {params.monitor} {found['validation']:.4f}")
         summary["content_weight"] = found
     save_model(Path("artifacts/sicsrec.safetensors"), model, data.inputs)
     write_json(CURVES / "summary.json", outcome.summary() | summary)

@@ -18,7 +18,10 @@ from stages.parallel import distributed
 ROOT = Path(__file__).parents[2]
 SYSTEMS = ("gru4rec", "bert4rec", "unisrec_t_id")
 SIMILAR = ("missrec_tv_id", "llmesr_t_id")  # rounding can change a cluster, and teachers draw their own random numbers
-STAGES = ("sft", "embed", "pretrain", "posttrain", "evaluate", *(f"baseline:{name}" for name in (*SYSTEMS, *SIMILAR)))
+STAGES = (
+    "sft", "embed", "neighbours", "pretrain", "posttrain", "evaluate",
+    *(f"baseline:{name}" for name in (*SYSTEMS, *SIMILAR)),
+)  # fmt: skip
 
 
 def run(folder: Path, *launcher: str) -> str:
@@ -40,6 +43,7 @@ def save_text_encoder_without_dropout(workspace: Path) -> None:
     yaml = YAML()
     params = yaml.load(workspace / "params.yaml")
     params["text_encoder"] = "bert"
+    params |= {"smoothing": 0.1, "content_weight": 0.3}
     yaml.dump(params, workspace / "params.yaml")
 
 

@@ -24,6 +24,8 @@ SICSREC = {
     "as the default": {},
     "content first": {"frozen": ["content_embedding", "content_encoder"]},
     "content alone": {"modalities": ["text", "image"]},
+    "smoothed targets, scored with content": {"smoothing": 0.1, "content_weight": "auto"},
+    "smoothed targets, sampled negatives": {"smoothing": 0.1, "loss": {"negatives": 16}},
     "without l2norm, with sampled negatives": {"without": ["l2norm"], "loss": {"negatives": 16}},
 }
 
@@ -101,7 +103,7 @@ def test_pretrain_posttrain_and_evaluate_run(after, changes, place):
     workspace = after("embed")
     workspace.set_params(**changes)
     with place():
-        workspace.run("pretrain", "posttrain", "evaluate")
+        workspace.run("neighbours", "pretrain", "posttrain", "evaluate")
     assert all_are_ranked("sicsrec")
 
 
