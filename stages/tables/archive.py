@@ -12,6 +12,8 @@ from stages.files import atomic
 from stages.tables.experiments import NOT_COMPARED, FinishedRun, matches
 
 RANKS = ("rank", "rank_filtered")  # of each user's test item, in the order of test.parquet
+COUNT = "training_count"  # of the test item, up to LARGEST: the last group of tables/groups.py begins there
+LARGEST = 100
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def archive_run(run: FinishedRun, system: str, folder: Path) -> None:
         "split": run.split(system),
     }  # fmt: skip
     with atomic(folder / params["dataset"] / f"{system}_{params['seed']}_{digest}.parquet") as temporary:
-        frame = ranks.select(pl.col(*RANKS).cast(pl.UInt32))
+        counts = [pl.col(COUNT).clip(upper_bound=LARGEST)] if COUNT in ranks.columns else []
+        frame = ranks.select(pl.col(*RANKS).cast(pl.UInt32), *(count.cast(pl.UInt8) for count in counts))
         frame.write_parquet(temporary, compression="zstd", metadata={"run": json.dumps(about, sort_keys=True)})
 
 

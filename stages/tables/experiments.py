@@ -72,19 +72,28 @@ class Experiment:
     files: dvc.api.DVCFileSystem
 
     def ranks(self, system: str) -> pl.DataFrame | None:
-        """The system's ranks of the test items, or None when the experiment has none. Raises NotInCache."""
+        """The system's ranks of the test items, or None when the experiment has none. Raises NotInCache.
+
+        training_count: how often the test item occurs in training.
+        """
         path = f"artifacts/ranks/{system}.parquet"
         if not self.files.exists(path):
             return None
+        frame = self._read(path)
+        if not len(frame):  # a skipped system has an empty file
+            return None
+        items, test = (self._read(f"artifacts/split/{name}.parquet") for name in ("items", "test"))
+        return frame.with_columns(training_count=items["count"].gather(test["item"] - 1))
+
+    def _read(self, path: str) -> pl.DataFrame:
         try:
             with self.files.open(path, "rb") as file:
-                frame = pl.read_parquet(file)
+                return pl.read_parquet(file)
         except FileNotFoundError as error:
             raise NotInCache(
                 f"{path} of {self.name} is not in DVC's cache: if it is the commit's own, run `dvc repro`, else "
                 f"remove the experiment by `dvc exp remove {self.name}` and run it again"
             ) from error
-        return frame if len(frame) else None  # a skipped system has an empty file
 
     def split(self, system: str) -> str | None:
         """Id of the split that the system was ranked on; None in experiments that are older than such ids."""

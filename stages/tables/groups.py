@@ -25,6 +25,12 @@ def count_groups(targets: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarra
     return _within(counts[targets - 1], COUNTS)
 
 
+def metrics_by_count(ranks: np.ndarray, counts: np.ndarray) -> dict[str, dict[str, float]]:
+    """Number of users and mean metrics by how often the test item occurs in training. ranks, counts: (users,)."""
+    groups = {name: members for name, members in _within(counts, COUNTS).items() if members.any()}
+    return {name: {"users": int(members.sum()), **mean_metrics(ranks[members])} for name, members in groups.items()}
+
+
 def popularity_groups(targets: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
     """Users grouped by their test item: in the most popular fifth (head), less popular (tail), or unseen in training.
 

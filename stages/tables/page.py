@@ -117,6 +117,26 @@ def values(table: Table) -> Iterator[str]:
     yield from table_lines(cells)
 
 
+def by_training_count(table: Table) -> Iterator[str]:
+    """hit@10 with viewed items filtered, by how often the target occurs in training; nothing without such runs."""
+    groups = {
+        name: row["filtered"]["by_training_count"]
+        for name, row in table["rows"].items()
+        if "by_training_count" in row["filtered"]
+    }
+    if not groups:
+        return
+    heads = list(next(iter(groups.values())))
+    users = next(iter(groups.values()))
+    cells = [["times in training (users)", *(f"{head} ({users[head]['users']:.0f})" for head in heads)]]
+    for name, values in groups.items():
+        cells.append([SYSTEM_NAMES.get(name, name), *(f"{values[head]['hit@10']:.4f}" for head in heads)])
+    yield f"{table['dataset']}: filtered hit@10, by how often the target occurs in training."
+    yield ""
+    yield from table_lines(cells)
+    yield ""
+
+
 def mean_and_deviation(value: dict[str, float | None]) -> str:
     return f"{value['mean']:.4f}" + (f" ± {value['sd']:.4f}" if value["sd"] is not None else "")
 
@@ -152,6 +172,7 @@ def page() -> str:
         lines += [f"## {TABLES[name].title}", "", *claims(by_dataset), ""]
         lines += [NOTES[name], ""] if name in NOTES else []
         for dataset, table in by_dataset.items():
+            lines += by_training_count(table)
             lines += ["<details>", f"<summary>{dataset}: values</summary>", "", *values(table), "", "</details>", ""]
     lines += [
         "## The built-in sample",

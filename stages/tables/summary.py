@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from stages.errors import InputError
+from stages.tables.archive import COUNT
 from stages.tables.experiments import FinishedRun, NotInCache
+from stages.tables.groups import metrics_by_count
 from stages.tables.markdown import SIGNIFICANT, TESTED, p_cell
 from stages.tables.paper import paper_values
 from stages.tables.registry import Table
@@ -20,19 +22,22 @@ from stages.training.statistics import holm, paired_p_value
 PROTOCOLS = {"kept": "rank", "filtered": "rank_filtered"}  # viewed items kept (the paper's) or filtered out: the column
 
 UserMetrics = dict[str, np.ndarray]  # {metric: (users,)}
+Groups = dict[str, dict[str, float]]  # {group: {users, metrics}}
 
 
 @dataclass
 class Runs:
     """The runs of a row. metrics: {protocol: {seed: of each user}}; epochs: {seed: trained}; commits: of their code.
 
-    splits: {seed: id of the data}, None for a run older than such ids.
+    splits: {seed: id of the data}, None for a run older than such ids. by_count: {protocol: {seed: see
+    metrics_by_count}}, without the runs that are older than the column.
     """
 
     metrics: dict[str, dict[int, UserMetrics]] = field(default_factory=lambda: {protocol: {} for protocol in PROTOCOLS})
     epochs: dict[int, int] = field(default_factory=dict)
     commits: set[str] = field(default_factory=set)
     splits: dict[int, str | None] = field(default_factory=dict)
+    by_count: dict[str, dict[int, Groups]] = field(default_factory=lambda: {protocol: {} for protocol in PROTOCOLS})
 
 
 def one_run_per_seed(experiments: Iterable[FinishedRun], system: str) -> list[FinishedRun]:
@@ -61,7 +66,10 @@ def read_runs(experiments: Iterable[FinishedRun], system: str) -> Runs:
         seed, frame = experiment.params["seed"], experiment.ranks(system)
         assert frame is not None, f"one_run_per_seed chose a run without ranks of {system}"
         for protocol, column in PROTOCOLS.items():
-            runs.metrics[protocol][seed] = per_user_metrics(frame[column].to_numpy())
+            ranks = frame[column].to_numpy()
+            runs.metrics[protocol][seed] = per_user_metrics(ranks)
+            if COUNT in frame.columns:
+                runs.by_count[protocol][seed] = metrics_by_count(ranks, frame[COUNT].to_numpy())
         runs.epochs[seed] = experiment.epochs(system)
         runs.commits.add(experiment.commit)
         runs.splits[seed] = experiment.split(system)
@@ -89,6 +97,8 @@ def summarise(
             }
             if row in p_values:
                 rows[row][protocol]["p"] = p_values[row]
+            if found.by_count[protocol]:
+                rows[row][protocol]["by_training_count"] = _mean_groups([*found.by_count[protocol].values()])
     for row in rows:
         rows[row]["paper"] = paper_values(name, dataset, row)
     missing = [row for row in runs if row not in present]
@@ -113,6 +123,14 @@ def _check_same_data(runs: dict[str, Runs], dataset: str) -> None:
 
 def _mean_and_deviation(values: list[float]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+
+
+def _mean_groups(of_seeds: list[Groups]) -> Groups:
+    """Each group's values, averaged over the seeds. All seeds have the same targets, and so the same groups."""
+    return {
+        group: {name: float(np.mean([groups[group][name] for groups in of_seeds])) for name in of_seeds[0][group]}
+        for group in of_seeds[0]
+    }
 
 
 def _p_values(

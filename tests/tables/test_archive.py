@@ -59,6 +59,18 @@ def test_an_archived_run_is_found_by_its_params_and_stores_no_path_of_the_machin
     assert "source" not in archived.params
 
 
+def test_groups_by_training_count_are_the_same_from_the_archive_and_absent_in_older_runs(tmp_path):
+    run = finished()
+    counts = np.random.default_rng(0).integers(0, 900, size=200)
+    counted = FinishedRun(run.commit, run.params, run.frame.with_columns(training_count=counts))
+    archive_run(counted, "sicsrec", tmp_path)
+    (archived,) = archived_runs(tmp_path)
+    found, expected = (read_runs([each], "sicsrec").by_count for each in (archived, counted))
+    assert found == expected
+    assert expected["kept"][1]["100+"]["users"] == (counts >= 100).sum()
+    assert read_runs([run], "sicsrec").by_count == {"kept": {}, "filtered": {}}
+
+
 def test_a_later_run_replaces_the_one_with_the_same_params_and_no_other(tmp_path):
     archive_run(finished("earlier"), "sicsrec", tmp_path)
     archive_run(finished("later"), "sicsrec", tmp_path)

@@ -91,15 +91,22 @@ def test_seed_and_device_may_differ_within_a_row():
 
 
 def test_ranks_missing_from_dvc_s_cache_are_an_input_error(tmp_path):
-    path = tmp_path / "artifacts/ranks/sicsrec.parquet"
-    path.parent.mkdir(parents=True)
-    pl.DataFrame({"rank": [1]}).write_parquet(path)
+    frames = {
+        "ranks/sicsrec": {"rank": [1, 7, 3]},
+        "split/items": {"item": [1, 2], "count": [0, 30]},
+        "split/test": {"item": [2, 1, 2]},
+    }
+    for name, columns in frames.items():
+        path = tmp_path / f"artifacts/{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame(columns).write_parquet(path)
     run(tmp_path, "git", "init", "-q")
     run(tmp_path, "dvc", "init", "-q")
-    run(tmp_path, "dvc", "add", str(path))
+    run(tmp_path, "dvc", "add", *(f"artifacts/{name}.parquet" for name in frames))
     commit(tmp_path)
     committed = Experiment("main", "abc1234", BASE, DVCFileSystem(tmp_path, rev="HEAD"))
-    assert committed.ranks("sicsrec")["rank"].to_list() == [1]
+    assert committed.ranks("sicsrec")["rank"].to_list() == [1, 7, 3]
+    assert committed.ranks("sicsrec")["training_count"].to_list() == [30, 0, 30]
     shutil.rmtree(tmp_path / ".dvc/cache")
     committed = Experiment("main", "abc1234", BASE, DVCFileSystem(tmp_path, rev="HEAD"))
     with pytest.raises(InputError, match="sicsrec.parquet of main is not in DVC's cache"):

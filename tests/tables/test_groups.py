@@ -1,6 +1,6 @@
 import numpy as np
 
-from stages.tables.groups import count_groups, length_groups, metrics_by_group, popularity_groups
+from stages.tables.groups import count_groups, length_groups, metrics_by_count, metrics_by_group, popularity_groups
 
 
 def test_every_user_is_in_exactly_one_group_of_each_grouping():
@@ -41,3 +41,10 @@ def test_a_group_s_metrics_are_the_means_of_its_users():
     assert result["a"]["sicsrec"]["hit@5"] == 0.5
     assert result["a"]["sicsrec"]["hit@10"] == 1.0
     assert result["b"]["sicsrec"]["hit@10"] == 0.0
+
+
+def test_metrics_by_count_are_the_means_over_the_users_of_each_group():
+    result = metrics_by_count(np.array([1, 20, 7]), np.array([0, 3, 0]))
+    assert result.keys() == {"0", "1-4"}
+    assert (result["0"]["users"], result["0"]["hit@5"], result["0"]["hit@10"]) == (2, 0.5, 1.0)
+    assert (result["1-4"]["users"], result["1-4"]["hit@10"]) == (1, 0.0)

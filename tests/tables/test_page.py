@@ -48,6 +48,19 @@ def test_a_significant_difference_is_bold_and_the_reference_is_named():
     assert page.comparison(reference, reference, "kept") == "reference"
 
 
+def test_groups_by_training_count_are_a_table_where_runs_have_them():
+    groups = {"0": {"users": 563, "hit@10": 0.0412}, "1-4": {"users": 90, "hit@10": 0.1}}
+    rows = {"sicsrec": {"filtered": {"by_training_count": groups}}, "pop": {"filtered": {}}}
+    lines = list(page.by_training_count({"dataset": "Bili_Food", "rows": rows}))
+    assert lines[2:] == [
+        "| times in training (users) | 0 (563) | 1-4 (90) |",
+        "| --- | ---: | ---: |",
+        "| SICSRec ID+T | 0.0412 | 0.1000 |",
+        "",
+    ]
+    assert list(page.by_training_count({"dataset": "Bili_Food", "rows": {"pop": rows["pop"]}})) == []
+
+
 def test_a_readme_without_the_marks_is_refused(copy, monkeypatch):
     (copy / "README.md").write_text("# other")
     with pytest.raises(InputError, match="README.md lacks the lines"):

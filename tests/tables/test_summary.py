@@ -29,6 +29,14 @@ def test_a_cell_is_the_mean_and_the_deviation_over_seeds():
     assert made["rows"]["SICSRec"]["seeds"] == [1, 2, 3]
 
 
+def test_groups_by_training_count_are_averaged_over_the_seeds_that_have_them():
+    given = runs(GOOD)
+    given.by_count["kept"] = {1: {"0": {"users": 4, "hit@10": 0.5}}, 2: {"0": {"users": 4, "hit@10": 0.1}}}
+    made = table(SICSRec=given)["rows"]["SICSRec"]
+    assert made["kept"]["by_training_count"] == {"0": {"users": 4, "hit@10": pytest.approx(0.3)}}
+    assert "by_training_count" not in made["filtered"]
+
+
 def test_one_seed_has_no_deviation():
     assert table(SICSRec=runs({1: GOOD[1]}))["rows"]["SICSRec"]["kept"]["ndcg@10"]["sd"] is None
 
