@@ -23,7 +23,7 @@ from stages.models.recommender import Recommender
 from stages.models.systems import SYSTEMS, Scheme
 from stages.parallel.device import choose_device
 from stages.parallel.distributed import BatchParts
-from stages.params import Params, load_params
+from stages.params import Params, lacks_modality, load_params
 from stages.provenance import check_inputs
 from stages.training.next_item import MakeBatches, TrainingData, train_next_item, validation_metrics
 from stages.training.ranking import rank_users
@@ -124,15 +124,13 @@ def main() -> None:
     params, name = load_params(), sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in SYSTEMS:
         raise InputError(f"baselines: there is no {name!r}; there are {', '.join(SYSTEMS)}")
-    if absent := [modality for modality in SYSTEMS[name].content if modality not in params.modalities]:
-        why = f"{name} reads {absent[0]}, which modalities={list(params.modalities)} lacks"
-        if params.baseline.absent == "error":
-            raise InputError(f"baselines: {why}: remove it, or set baseline.absent=skip")
+    if why := lacks_modality(name, params.modalities):
         skip(name, why)
         return
     device, data = choose_device(params.device), TrainingData.read(SPLIT, TEST, EMBEDDINGS)
     if name == "itemknn" and data.items > MOST_ITEMS_IN_PAIRS:
-        raise InputError(f"baselines: itemknn counts all pairs of items, too many for {data.items:,} items: remove it")
+        skip(name, f"itemknn counts all pairs of items, too many for {data.items:,} items")
+        return
     test = read_parquet(TEST)
 
     model, summary = train(name, params, data, device)

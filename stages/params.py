@@ -1,7 +1,7 @@
 """params.yaml as typed, checked, read-only values: every key is required, unknown keys are refused."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -137,7 +137,7 @@ class PosttrainParams(Schedule):
 
 class BaselineParams(Schedule):
     embeddings: Literal["tuned", "frozen"]  # what the content systems read: vectors after or before fine-tuning
-    absent: Literal["error", "skip"]  # a system that reads a modality which `modalities` lacks
+    absent: Literal["error", "skip"]  # a listed system that reads a modality which `modalities` lacks
 
 
 class EvaluateParams(Section):
@@ -163,6 +163,7 @@ class Params(Section):
     without: tuple[Literal[ABLATIONS], ...]  # type: ignore[valid-type]  # Table 7
     frozen: tuple[Literal[FREEZABLE], ...]  # type: ignore[valid-type]  # Table 9
     baselines: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # rows of Table 4 beside SICSRec
+    all_systems: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # for -S 'baselines=${all_systems}'
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
     monitor: Literal[MONITORS]  # type: ignore[valid-type]  # validation metric that stops training, picks weights
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
@@ -193,6 +194,23 @@ class Params(Section):
             raise ValueError(f"smoothing={self.smoothing} needs content: add text or image to modalities, or set 0")
         return self
 
+    def _baselines_find_their_modalities(self) -> "Params":
+        """Refuse a listed system that lacks a modality here, before anything is trained.
+
+        Where every system is listed, `stages.baseline` skips those that lack one.
+        """
+        if self.baseline.absent == "error" and not set(self.baselines) >= set(self.all_systems):
+            for name in self.baselines:
+                if why := lacks_modality(name, self.modalities):
+                    raise ValueError(f"baselines: {why}: remove it, or set baseline.absent=skip")
+        return self
+
+
+def lacks_modality(system: str, modalities: Sequence[str]) -> str | None:
+    """Why this system of Table 4 cannot be trained with these modalities, or None."""
+    absent = [modality for modality in SYSTEMS[system].content if modality not in modalities]
+    return f"{system} reads {absent[0]}, which modalities={list(modalities)} lacks" if absent else None
+
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
@@ -214,9 +232,15 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 def _explained(fault: ErrorDetails) -> str:
     """The key, what is wrong with it, and the nearest right name where a name is wrong."""
-    key = ".".join(str(part) for part in fault["loc"]) or "the whole"
+    key = ".".join(str(part) for part in fault["loc"])
+    if not key:  # a fault between keys, whose message names them
+        return fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return f"{key}: there is no such key{_nearest(key, list(_keys(Params)))}"
+    if fault["type"] == "tuple_type":
+        return f"{key}: this is a list: write -S '{key}=[{fault['input']}]'"
+    if key.startswith("baselines.") and fault["input"] == "all":
+        return "baselines: for every system write -S 'baselines=${all_systems}'"
     if fault["type"] == "literal_error":
         allowed = re.findall(r"'([^']+)'", fault["ctx"]["expected"])
         return f"{key}: {fault['msg']} (got {fault['input']!r:.80}){_nearest(str(fault['input']), allowed)}"

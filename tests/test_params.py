@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from stages.errors import InputError
+from stages.models.systems import SYSTEMS
 from stages.params import load_params
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +80,12 @@ def test_a_wrong_value_is_one_line_that_names_the_key(tmp_path, changes, said):
         ({"frozen": ["id_encodr"]}, "did you mean id_encoder?"),
         ({"monitor": "filtered.ndcg@11"}, "did you mean filtered.ndcg@10?"),
         ({"monitor": "ndgc@5"}, "did you mean ndcg@5?"),
+        ({"without": ["lorra"]}, "did you mean lora?"),
+        ({"modalities": ["id", "txt"]}, "did you mean text?"),
+        ({"sft__tasks": ["t2tt"]}, "did you mean t2t?"),
+        ({"language": "eng"}, "did you mean en?"),
+        ({"baselines": ["all"]}, "for every system write -S 'baselines=${all_systems}'"),
+        ({"modalities": "text"}, "modalities: this is a list: write -S 'modalities=[text]'"),
     ],
 )
 def test_a_misspelt_name_gets_the_nearest_right_one(tmp_path, changes, nearest):
@@ -92,6 +100,25 @@ def test_monitor_may_be_every_metric_of_evaluate_json_in_both_protocols(tmp_path
     assert names
     for name in (*names, *(f"filtered.{name}" for name in names)):
         assert load_params(changed(tmp_path, monitor=name)).monitor == name
+
+
+def test_all_systems_are_those_of_the_registry_and_dvc_copies_them_into_baselines(tmp_path):
+    path = changed(tmp_path)
+    apply_overrides(path, ["baselines=${all_systems}"])  # what `dvc exp run -S` does
+    params = load_params(path)
+    assert params.baselines == params.all_systems == tuple(SYSTEMS)
+
+
+def test_a_listed_system_whose_modality_is_absent_is_refused_unless_it_may_be_skipped(tmp_path):
+    only_text = {"modalities": ["id", "text"], "baselines": ["pop", "missrec_tv_id"]}
+    with pytest.raises(InputError) as error:
+        load_params(changed(tmp_path, **only_text))
+    assert str(error.value).endswith(
+        "params.yaml: baselines: missrec_tv_id reads image, which modalities=['id', 'text'] lacks: remove it, or set "
+        "baseline.absent=skip"
+    )
+    assert load_params(changed(tmp_path, **only_text, baseline__absent="skip")).baselines == ("pop", "missrec_tv_id")
+    assert load_params(changed(tmp_path, modalities=["id"], baselines=list(SYSTEMS))).baselines == tuple(SYSTEMS)
 
 
 def test_a_missing_key_is_named(tmp_path):

@@ -20,6 +20,7 @@ from stages.tables.registry import OURS, Row
 NOT_COMPARED = {
     "seed",
     "baselines",
+    "all_systems",
     "baseline.absent",
     "source",
     "launch",
