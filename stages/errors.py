@@ -46,7 +46,16 @@ def user_fault(error: Exception) -> str | None:
             "the GPU has too little memory: lower the batch in params.yaml (batch_positions, sft.batch_size, "
             "encoders.batch_size), set loss.negatives to a number, or use device=cpu"
         )
+    if _is_out_of_memory(error):
+        return (
+            "this machine has too little memory: lower the batch in params.yaml (batch_positions, sft.batch_size, "
+            "encoders.batch_size), or set loss.negatives to a number"
+        )
     return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)  # torch's words
 
 
 def _is_no_space(error: Exception) -> bool:

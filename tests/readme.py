@@ -31,11 +31,10 @@ SMALL = [  # after the command's own values, so that a run takes seconds
 ]  # fmt: skip
 ONLY_SECOND_STEP = ["posttrain.epochs=1", "evaluate.bootstrap=100"]  # of runs on the sample, of which the rest is there
 FEWER = {"alpha=0.1,0.2,0.3": "alpha=0.1,0.2", "seed=2024,2025": "seed=2024"}  # two experiments in the queue, not six
-PROGRAMS = ("dvc", "python", "pip", "pytest", "ollama")
 INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = ("", "bash", "sh", "console")
-SPAN = re.compile(r"`([^`\n]+)`")
+SPAN = re.compile(r"`((?:dvc|python|pip|pytest|ollama) [^`\n]+)`")
 PLACEHOLDER = re.compile(r"\b[A-Z]{4,}\b")
 BRANCH = "kept-result"
 SECONDS_IN_QUEUE = 300
@@ -52,12 +51,8 @@ def commands_of(section: str) -> list[str]:
     for block in INDENTED.finditer(text):
         found += [(block.start(), line) for line in block[0].splitlines()]
     text = INDENTED.sub(lambda block: " " * len(block[0]), text)
-    found += [
-        (span.start(), span[1]) for span in SPAN.finditer(text) if span[1].split(" ")[0] in PROGRAMS and " " in span[1]
-    ]
-    lines = [
-        line for _, line in sorted(found, key=lambda pair: pair[0])
-    ]  # a stable sort: a block's lines stay in order
+    found += [(span.start(), span[1]) for span in SPAN.finditer(text)]
+    lines = [line for _, line in sorted(found, key=lambda pair: pair[0])]  # the sort keeps a block's lines in order
     commands = [part.strip() for line in lines for part in _without_comment(line).split("&&")]
     return list(dict.fromkeys(filter(None, commands)))
 

@@ -37,6 +37,7 @@ def ended(error: BaseException, capsys) -> tuple[int, str]:
         ),
         (OSError(errno.EROFS, "Read-only file system", "x.parquet"), "error: not writable at x.parquet: Read-only"),
         (torch.OutOfMemoryError("CUDA out of memory"), "error: the GPU has too little memory: lower the batch"),
+        (MemoryError("Unable to allocate 9 TiB"), "error: this machine has too little memory: lower the batch"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_exit_status_one(error, line, capsys):
@@ -52,6 +53,14 @@ def test_any_other_error_keeps_its_traceback(error):
 
     with pytest.raises(type(error)):
         run_stage(main)
+
+
+def test_memory_that_torch_cannot_allocate_is_one_line(capsys):
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**50)
+    status, printed = ended(raised.value, capsys)
+    assert status == 1
+    assert printed.startswith("error: this machine has too little memory") and printed.count("\n") == 1
 
 
 AFTER_IMPORTS = """
