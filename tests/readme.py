@@ -119,6 +119,12 @@ def wait_for_the_queue() -> None:
     sys.exit(f"the queue did not end in {SECONDS_IN_QUEUE} s:\n{status}")
 
 
+def write_clicks(path: Path) -> None:
+    """The new clicks that README.md recommends for: two users' histories of the sample's first items."""
+    items = pl.read_parquet("artifacts/split/items.parquet")["raw_id"].head(6)
+    pl.DataFrame({"user": ["a", "b"] * 3, "item": items, "time": range(6)}).write_csv(path)
+
+
 def reset() -> None:
     """The commit's own params, metrics and artifacts."""
     subprocess.run(["git", "checkout", "--quiet", "."], check=True)
@@ -175,6 +181,7 @@ def main() -> None:
         subprocess.run(["git", "branch", "main"], check=True)  # which README.md compares with
     with tempfile.TemporaryDirectory() as folder:
         write_sources(Path(folder))
+        write_clicks(Path("clicks.csv"))
         for title, text in sections(page):
             print(f"== {title}", flush=True)
             run_section(text, Path(folder))
