@@ -1,4 +1,8 @@
-"""Recommend with the trained model: `python -m stages.recommend --history v12 v9 --top 10`."""
+"""Recommend with the trained model.
+
+`python -m stages.recommend --history v12 v9 --top 10` shows what one user should see next,
+`python -m stages.recommend --users all --top 100 --out recommendations.parquet` writes a file for everybody.
+"""
 
 import argparse
 import json
@@ -6,47 +10,34 @@ from pathlib import Path
 
 import polars as pl
 
+from stages.data.columns import Wanted
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet
-from stages.models.sicsrec import Sicsrec, SicsrecConfig
-from stages.parallel.device import choose_device
-from stages.params import load_params
-from stages.provenance import check_inputs
-from stages.training.checkpoints import load_model
-from stages.training.recommending import best_items
-
-ITEMS = Path("artifacts/split/items.parquet")
-MODEL = Path("artifacts/sicsrec.safetensors")
+from stages.params import Params, load_params
+from stages.serving.recommendations import Choice, recommend_items
+from stages.serving.requests import Requests, all_users, listed_users, read_histories, single
+from stages.serving.trained import ITEMS, find_items, item_numbers, load_trained
+from stages.serving.writing import check_output, write_recommendations
 
 
-def find_items(items: pl.DataFrame, words: list[str], title: str) -> pl.DataFrame:
-    """The items whose title contains all the words, ignoring case. title: a column of items. → raw_id, title."""
-    lowered = pl.col(title).str.to_lowercase()
-    has_all = pl.all_horizontal(lowered.str.contains(word.lower(), literal=True) for word in words)
-    return items.filter(has_all).select("raw_id", title=title)
-
-
-def item_numbers(items: pl.DataFrame, raw_ids: list[str]) -> list[int]:
-    """The item numbers of raw ids, in the same order. Raises InputError that names the unknown ids."""
-    number = dict(items.select("raw_id", "item").iter_rows())
-    if unknown := [raw_id for raw_id in raw_ids if raw_id not in number]:
-        raise InputError(f"--history: {ITEMS} has no {', '.join(unknown)}: find ids with --titles WORD")
-    return [number[raw_id] for raw_id in raw_ids]
-
-
-def recommend(
-    model: Sicsrec, items: pl.DataFrame, history: list[int], *, top: int, viewed: bool, title: str
-) -> pl.DataFrame:
-    """The `top` items with the highest scores after a history. → rank, raw_id, title, score.
-
-    history: item numbers, oldest first. viewed: whether its items may be recommended again. title: a column of items.
-    """
-    device = model.position_embedding.weight.device
-    numbers, scores = best_items(
-        model, history, top=top, viewed=viewed, max_length=model.config.max_length, device=device
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--titles", nargs="+", metavar="WORD", help="find raw ids by words of the title")
+    task.add_argument("--history", nargs="+", metavar="ID", help="raw item ids, oldest first")
+    task.add_argument("--users", metavar="all|FILE", help="all users of the dataset, or those of a file")
+    task.add_argument("--histories", type=Path, metavar="FILE", help="rows of user, item and, if there is one, time")
+    parser.add_argument("--top", type=int, default=10, help="items for each user (default: 10)")
+    parser.add_argument("--keep-viewed", action="store_true", help="recommend items of the history too")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="of --users, --histories: .parquet, .csv or .jsonl")
+    parser.add_argument(
+        "--ignore-unknown", action="store_true", help="leave out unknown items; unknown users have no history"
     )
-    chosen = items[[number - 1 for number in numbers]].select("raw_id", title=title)
-    return chosen.with_columns(score=pl.Series(scores)).with_row_index("rank", offset=1)
+    parser.add_argument(
+        "--without-history", choices=["popular", "nothing"], default="popular", help="what such users get"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser.parse_args()
 
 
 def show(frame: pl.DataFrame, as_json: bool) -> None:
@@ -58,26 +49,41 @@ def show(frame: pl.DataFrame, as_json: bool) -> None:
         print("\t".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
 
 
+def read_requests(arguments: argparse.Namespace, params: Params) -> Requests:
+    """The users of --users or --histories."""
+    wanted = Wanted(**params.columns.model_dump())
+    if arguments.histories:
+        items = read_parquet(ITEMS)
+        return read_histories(arguments.histories, items, wanted, ignore_unknown=arguments.ignore_unknown)
+    if arguments.users == "all":
+        return all_users()
+    return listed_users(Path(arguments.users), wanted, ignore_unknown=arguments.ignore_unknown)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--history", nargs="+", metavar="ID", help="raw item ids, oldest first")
-    task.add_argument("--titles", nargs="+", metavar="WORD", help="find raw ids by words of the title")
-    parser.add_argument("--top", type=int, default=10)
-    parser.add_argument("--viewed", action="store_true", help="recommend items of the history too")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    params = load_params()
-    items, title = read_parquet(ITEMS), f"title_{params.language}"
+    arguments, params = parse_arguments(), load_params()
+    title = f"title_{params.language}"
     if arguments.titles:
-        return show(find_items(items, arguments.titles, title), arguments.json)
+        return show(find_items(read_parquet(ITEMS), arguments.titles, title), arguments.json)
     if arguments.top < 1:
         raise InputError(f"--top {arguments.top}: ask for one item or more")
-    history = item_numbers(items, arguments.history)
-    check_inputs(ITEMS, MODEL)
-    model = load_model(MODEL, Sicsrec, SicsrecConfig).to(choose_device(params.device))
-    frame = recommend(model, items, history, top=arguments.top, viewed=arguments.viewed, title=title)
-    return show(frame, arguments.json)
+    choice = Choice(
+        top=arguments.top, keep_viewed=arguments.keep_viewed, popular=arguments.without_history == "popular"
+    )
+    if arguments.history:
+        history = item_numbers(read_parquet(ITEMS), arguments.history, "--history")
+        trained = load_trained(params.device)
+        rows = recommend_items(trained, single(history), choice)
+        titles = trained.items.select(item="raw_id", title=title)
+        rows = rows.join(titles, on="item", how="left", maintain_order="left")
+        return show(rows.select("rank", raw_id="item", title="title", score="score"), arguments.json)
+    if not arguments.out:
+        raise InputError("--out FILE is missing: say where to write, such as --out recommendations.parquet")
+    check_output(arguments.out)
+    requests = read_requests(arguments, params)
+    count = write_recommendations(arguments.out, load_trained(params.device), requests, choice)
+    print(f"{arguments.out}: {count:,} recommendations for {len(requests.users):,} users")
+    return None
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def test_everything_may_be_asked_for_with_or_without_the_history(after, monkeypa
     after("posttrain")
     history = raw_ids()[:3]
     assert len(run(monkeypatch, capsys, "--history", *history, "--top", "999")) == 40 - 3
-    rows = run(monkeypatch, capsys, "--history", *history, "--top", "999", "--viewed")
+    rows = run(monkeypatch, capsys, "--history", *history, "--top", "999", "--keep-viewed")
     assert {row["raw_id"] for row in rows} == set(raw_ids())
 
 
@@ -69,3 +69,61 @@ def test_without_a_model_it_says_what_to_run(after, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["recommend", "--history", raw_ids()[0]])
     with pytest.raises(InputError, match="sicsrec.safetensors is missing: run `dvc repro`"):
         recommend.main()
+
+
+def call(monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["recommend", *arguments])
+    recommend.main()
+
+
+def test_a_file_for_all_users_has_what_each_of_them_gets_alone(after, monkeypatch, capsys):
+    after("posttrain")
+    call(monkeypatch, "--users", "all", "--top", "5", "--out", "recommendations.parquet")
+    assert capsys.readouterr().out == "recommendations.parquet: 400 recommendations for 80 users\n"
+    rows = pl.read_parquet("recommendations.parquet")
+    assert rows.columns == ["user", "item", "rank", "score", "basis"]
+    full, ids = pl.read_parquet("artifacts/split/full.parquet"), raw_ids()
+    history = [ids[item - 1] for item in full["items"][7]]
+    alone = run(monkeypatch, capsys, "--history", *history, "--top", "5")
+    mine = rows.filter(pl.col("user") == full["raw_id"][7])
+    assert mine["item"].to_list() == [row["raw_id"] for row in alone]
+    assert mine["score"].to_list() == pytest.approx([row["score"] for row in alone], abs=1e-5)
+
+
+def test_new_clicks_from_a_file_count_for_known_and_new_users(after, monkeypatch):
+    after("posttrain")
+    first, second = raw_ids()[:2]
+    Path("clicks.csv").write_text(f"user,item\nnew,{first}\nnew,{second}\nnobody,\n")
+    call(monkeypatch, "--histories", "clicks.csv", "--top", "3", "--out", "out.csv")
+    rows = pl.read_csv("out.csv")
+    assert rows.group_by("user", "basis", maintain_order=True).len().rows() == [
+        ("new", "history", 3),
+        ("nobody", "popularity", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--users", "all"], "--out FILE is missing"),
+        (["--users", "all", "--out", "a.txt"], "the suffix decides the format"),
+        (["--users", "users.csv", "--out", "a.csv"], "full.parquet has no stranger .*--ignore-unknown"),
+        (["--histories", "clicks.csv", "--out", "a.csv"], "items.parquet has no x9"),
+        (["--users", "all", "--top", "0", "--out", "a.csv"], "--top 0: ask for one item or more"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_before_anything_is_written(arguments, message, after, monkeypatch):
+    after("posttrain")
+    Path("users.csv").write_text("user\nstranger\n")
+    Path("clicks.csv").write_text("user,item\na,x9\n")
+    with pytest.raises(InputError, match=message):
+        call(monkeypatch, *arguments)
+    assert not list(Path().glob("a.*"))
+
+
+def test_a_model_of_another_split_is_refused(after, monkeypatch):
+    workspace = after("posttrain")
+    workspace.set_params(split={"min_interactions": 6})
+    workspace.run("split")
+    with pytest.raises(InputError, match="do not belong together.*run `dvc repro posttrain`"):
+        call(monkeypatch, "--users", "all", "--out", "a.csv")

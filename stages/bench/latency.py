@@ -25,7 +25,9 @@ from stages.models.serving import folded_missrec, folded_sicsrec
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params
-from stages.recommend import recommend
+from stages.serving.recommendations import Choice, recommend_items
+from stages.serving.requests import single
+from stages.serving.trained import Trained
 from stages.training.checkpoints import load_model
 
 ARTIFACTS = Path("artifacts")
@@ -103,7 +105,8 @@ def main() -> None:
             rows.append(as_row(name, batch, time_call(partial(forward, model, inputs, matrix))))
 
     sicsrec, one = folded_sicsrec(trained_sicsrec()).to(device), known.values[: known.offsets[1]].tolist()
-    request = time_call(lambda: recommend(sicsrec, items, one, top=10, viewed=False, title=f"title_{params.language}"))
+    trained = Trained(sicsrec, sicsrec.item_matrix(), items)
+    request = time_call(lambda: recommend_items(trained, single(one), Choice(top=10)))
     rows.append(as_row("sicsrec, top 10 of one history, end to end", 1, request))
     folder = Path("metrics/tables")
     write_json(folder / f"fig4_{params.dataset}.json", {"machine": machine(device), "rows": rows})

@@ -114,7 +114,7 @@ def interaction_columns(names: Sequence[str], wanted: Wanted, *, header: bool, f
     found = {}
     for role, known in (("user", USER), ("item", ITEM), ("time", TIME)):
         given = getattr(wanted, role)
-        found[role] = given if given in names else _only(role, names, known, file)
+        found[role] = given if given in names else find_column(role, names, known, file)
     if len(set(found.values())) != 3:
         raise InputError(
             f"{file}: user, item and time must be three columns, not {_listed(found.values())}: mend `columns`"
@@ -143,7 +143,7 @@ def item_columns(names: Sequence[str], wanted: Wanted, *, like: str, file: str) 
     if not item:
         weak = [name for name in names if plain(name) == "id"]
         strong = [name for name in names if plain(name) in ITEM]
-        item = weak[0] if weak and not strong else _only("item", names, ITEM, file)
+        item = weak[0] if weak and not strong else find_column("item", names, ITEM, file)
     if wanted.title:
         if wanted.title not in names:
             raise InputError(f"columns.title={wanted.title}: {file} has no such column, it has {_listed(names)}")
@@ -153,7 +153,8 @@ def item_columns(names: Sequence[str], wanted: Wanted, *, like: str, file: str) 
     return ItemColumns(item, zh or any_language, en or any_language)
 
 
-def _only(role: str, names: Sequence[str], known: set[str], file: str) -> str:
+def find_column(role: str, names: Sequence[str], known: set[str], file: str) -> str:
+    """The one column whose plain name is in `known`. Raises InputError when there is none, or more than one."""
     found = [name for name in names if plain(name) in known]
     for better, worse in OTHER_COLUMN.items():
         if better in map(plain, found):

@@ -45,6 +45,11 @@ class Histories:
         ends = self.offsets[1:]
         return Histories(np.insert(self.values, ends, items), self.offsets + np.arange(len(self.offsets)))
 
+    def part(self, begin: int, end: int) -> "Histories":
+        """The histories of rows begin to end − 1, without a copy."""
+        offsets = self.offsets[begin : end + 1]
+        return Histories(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
 
 class Batch(NamedTuple):
     """Right-padded inputs and the next item of each position.

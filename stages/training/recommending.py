@@ -1,8 +1,43 @@
 """The items that a trained model recommends next."""
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from stages.training.ranking import RankingModel, scores_of
+from stages.training.ranking import SCORES_PER_BLOCK, RankingModel, scores_of
+
+
+@torch.inference_mode()
+def top_items(
+    model: RankingModel,
+    matrix: Float[Tensor, "*parts N D"],
+    hidden: Float[Tensor, "B D"],
+    left_out: tuple[Int[Tensor, " viewed"], Int[Tensor, " viewed"]] | None,
+    *,
+    top: int,
+) -> tuple[Int[Tensor, "B top"], Float[Tensor, "B top"]]:
+    """Numbers and scores of the `top` best items of each state, best first; −inf: no further item may be recommended.
+
+    matrix: of `item_matrix`, scored in blocks of items, so that memory does not grow with N. hidden: of `last_hidden`.
+    left_out: rows of `hidden`, and the item to leave out of each, None: no item is. top: at most N.
+    """
+    size = max(top, SCORES_PER_BLOCK // len(hidden))
+    best: tuple[Tensor, Tensor] | None = None
+    for start in range(0, matrix.shape[-2], size):
+        scores = scores_of(model, hidden, matrix[..., start : start + size, :])
+        if left_out:
+            rows, columns = left_out[0], left_out[1] - 1 - start
+            inside = (columns >= 0) & (columns < scores.shape[1])
+            scores[rows[inside], columns[inside]] = float("-inf")
+        found = scores.topk(min(top, scores.shape[1]))
+        numbers, values = found.indices + start + 1, found.values
+        if best:
+            numbers, values = torch.cat([best[0], numbers], dim=1), torch.cat([best[1], values], dim=1)
+            values, order = values.topk(top)
+            numbers = numbers.gather(1, order)
+        best = numbers, values
+    assert best is not None  # a model has items
+    return best
 
 
 @torch.inference_mode()
@@ -14,10 +49,10 @@ def best_items(
     history: item numbers, oldest first, of which the latest `max_length` are read. viewed: whether items of the
     history may be recommended again.
     """
-    latest = torch.tensor([history[-max_length:]], device=device)
-    scores = scores_of(model, model.last_hidden(latest), model.item_matrix())[0]
-    if not viewed:
-        scores[torch.tensor(history, device=device) - 1] = float("-inf")
-    best = scores.topk(min(top, len(scores)))
-    allowed = torch.isfinite(best.values)
-    return (best.indices[allowed] + 1).tolist(), best.values[allowed].tolist()
+    items = torch.tensor(history, device=device)
+    matrix = model.item_matrix()
+    left_out = None if viewed else (torch.zeros_like(items), items)
+    hidden = model.last_hidden(items[None, -max_length:])
+    numbers, scores = top_items(model, matrix, hidden, left_out, top=min(top, matrix.shape[-2]))
+    allowed = torch.isfinite(scores[0])
+    return numbers[0, allowed].tolist(), scores[0, allowed].tolist()

@@ -241,3 +241,9 @@ def test_all_batches_but_the_last_have_the_number_of_targets_asked_for(users, ex
     histories = packed(*[[1, 2]] * users)
     batches = training_batches(histories, training_windows(histories, 9), 4, np.random.default_rng(0))
     assert sorted(len(batch.items) for batch in batches) == expected
+
+
+def test_a_part_has_the_histories_of_its_rows(many):
+    part = many.part(2, 5)
+    expected = [many.values[many.offsets[n] : many.offsets[n + 1]].tolist() for n in (2, 3, 4)]
+    assert [part.values[part.offsets[n] : part.offsets[n + 1]].tolist() for n in range(3)] == expected

@@ -1,7 +1,10 @@
+import numpy as np
+import pytest
 import torch
 
 from stages.models.sasrec import Sasrec, SasrecConfig
-from stages.training.recommending import best_items
+from stages.training import recommending
+from stages.training.recommending import best_items, top_items
 
 CPU = torch.device("cpu")
 
@@ -43,3 +46,18 @@ def test_a_model_s_own_scores_are_used():
     worst_first, _ = best_items(model(Negated), [4, 2], top=12, viewed=True, max_length=3, device=CPU)
     best_first, _ = best_items(model(), [4, 2], top=12, viewed=True, max_length=3, device=CPU)
     assert worst_first == best_first[::-1]
+
+
+@pytest.mark.parametrize("top", [1, 5, 12])
+def test_blocks_of_items_give_what_one_matrix_product_and_a_sort_give(top, monkeypatch):
+    sasrec, hidden = model(), torch.randn(6, 8)
+    rows, items = torch.tensor([0, 0, 3, 5, 5]), torch.tensor([12, 1, 7, 5, 6])
+    naive = (hidden @ sasrec.item_matrix().T).detach().numpy()
+    naive[rows, items - 1] = -np.inf
+    order = np.argsort(-naive, axis=1)[:, :top]
+    for size in (1, 4, 5, 12):
+        monkeypatch.setattr(recommending, "SCORES_PER_BLOCK", size * len(hidden))
+        numbers, scores = top_items(sasrec, sasrec.item_matrix(), hidden, (rows, items), top=top)
+        np.testing.assert_allclose(scores, np.take_along_axis(naive, order, axis=1), rtol=1e-5, atol=1e-7)
+        finite = torch.isfinite(scores)
+        assert numbers[finite].tolist() == (order + 1)[finite].tolist()

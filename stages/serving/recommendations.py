@@ -1,0 +1,80 @@
+"""The recommendations for many users: the best items after each history, and popular items without one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from stages.data.histories import Histories, history_batches
+from stages.serving.requests import Requests
+from stages.serving.trained import Trained, popular_items
+from stages.training.recommending import top_items
+
+USERS_PER_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is recommended.
+
+    top: at most so many items for each user. keep_viewed: items of the history too. popular: users without a history
+    get the items with most training interactions, else nothing.
+    """
+
+    top: int
+    keep_viewed: bool = False
+    popular: bool = True
+
+
+def recommend_items(trained: Trained, requests: Requests, choice: Choice) -> pl.DataFrame:
+    """The recommendations, in the order of the requests: user, item (raw ids), rank, score, basis.
+
+    basis: `history`, or `popularity` for popular items, which have no score.
+    """
+    top = min(choice.top, trained.items.height)
+    numbers, scores = rank_items(trained, requests, top=top, keep_viewed=choice.keep_viewed)
+    shown = np.isfinite(scores)
+    new = requests.histories.lengths == 0
+    if choice.popular:
+        numbers[new] = popular_items(trained.items)[:top]
+        shown[new] = True
+    rows, places = np.nonzero(shown)
+    basis = pl.when(pl.Series(new).gather(rows)).then(pl.lit("popularity")).otherwise(pl.lit("history"))
+    return pl.select(
+        user=requests.users.gather(rows),
+        item=trained.items["raw_id"].gather(numbers[shown] - 1),
+        rank=pl.Series(places, dtype=pl.Int32) + 1,
+        score=pl.Series(scores[shown]),
+        basis=basis,
+    ).with_columns(pl.when(pl.col("score").is_finite()).then("score"))
+
+
+@torch.inference_mode()
+def rank_items(trained: Trained, requests: Requests, *, top: int, keep_viewed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers and scores of each user's best items, best first: (users, top) int32 and float32.
+
+    A score of −inf: no further item may be recommended, or the user has no history.
+    """
+    model, device = trained.model, trained.device
+    numbers = np.ones((len(requests.users), top), dtype=np.int32)
+    scores = np.full(numbers.shape, -np.inf, dtype=np.float32)
+    known = np.flatnonzero(requests.histories.lengths)
+    histories = Histories(requests.histories.values, np.append(0, requests.histories.offsets[1:][known]))
+    batches = history_batches(histories, max_length=model.config.max_length, batch_users=USERS_PER_BATCH)
+    for users, items in batches if len(known) else ():
+        left_out = None
+        if not keep_viewed:
+            rows, viewed = viewed_items(histories, users)  # also what max_length cuts off
+            left_out = torch.from_numpy(rows).to(device), torch.from_numpy(viewed).to(device)
+        best = top_items(model, trained.matrix, model.last_hidden(items.to(device)), left_out, top=top)
+        numbers[known[users]], scores[known[users]] = (found.cpu().numpy() for found in best)
+    return numbers, scores
+
+
+def viewed_items(histories: Histories, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every item of some users' histories, and the row of `users` whose it is: two arrays (interactions,) int64."""
+    lengths = histories.lengths[users]
+    rows = np.repeat(np.arange(len(users)), lengths)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # 0, 1, … of each history
+    return rows, histories.values[histories.offsets[users][rows] + within]

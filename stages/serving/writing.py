@@ -1,0 +1,61 @@
+"""Recommendations written to a file, a part after another: memory does not grow, and an interrupted run goes on."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import polars as pl
+from tqdm import tqdm
+
+from stages.errors import InputError
+from stages.files import atomic, write_parquet
+from stages.provenance import frame_id
+from stages.serving.recommendations import Choice, recommend_items
+from stages.serving.requests import Requests
+from stages.serving.trained import ITEMS, MODEL, Trained
+from stages.training.checkpoints import state_path
+
+SINKS: dict[str, Callable[[pl.LazyFrame, Path], object]] = {
+    ".parquet": lambda rows, path: rows.sink_parquet(path, compression="zstd"),
+    ".csv": lambda rows, path: rows.sink_csv(path),
+    ".jsonl": lambda rows, path: rows.sink_ndjson(path),
+}
+ROWS_PER_PART = 2**20
+
+
+def check_output(path: Path) -> None:
+    """Raise InputError when the suffix is not that of a format that we write."""
+    if path.suffix not in SINKS:
+        raise InputError(f"--out {path}: the suffix decides the format: end the name in {', '.join(SINKS)}")
+
+
+def write_recommendations(path: Path, trained: Trained, requests: Requests, choice: Choice) -> int:
+    """Write the rows of `recommend_items` for all requests in the format of the suffix, and return how many.
+
+    Parts are kept in `.cache/` until the file is whole; their folder is named by all that decides the result.
+    """
+    folder = _parts_folder(requests, choice)
+    users = max(1, ROWS_PER_PART // choice.top)
+    parts = [folder / f"{begin:012d}.parquet" for begin in range(0, len(requests.users), users)]
+    with tqdm(total=len(requests.users), desc="recommend", unit=" users", disable=None) as bar:
+        for number, part in enumerate(parts):
+            chosen = requests.part(number * users, (number + 1) * users)
+            if not part.is_file():
+                write_parquet(part, recommend_items(trained, chosen, choice))
+            bar.update(len(chosen.users))
+    rows = pl.scan_parquet(parts)
+    with atomic(path) as temporary:
+        SINKS[path.suffix](rows, temporary)
+    count = int(rows.select(pl.len()).collect().item())
+    shutil.rmtree(folder)
+    return count
+
+
+def _parts_folder(requests: Requests, choice: Choice) -> Path:
+    lengths = pl.DataFrame({"raw_id": requests.users, "length": requests.histories.lengths})
+    values = pl.DataFrame({"item": requests.histories.values})
+    settings = asdict(choice) | {"histories": frame_id(lengths, values)}
+    folder = state_path("recommend", settings, [ITEMS, MODEL]).with_suffix("")
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -1,0 +1,77 @@
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from stages.data.histories import Histories
+from stages.serving import recommendations
+from stages.serving.recommendations import Choice, recommend_items, viewed_items
+from stages.serving.requests import Requests, single
+from stages.serving.trained import Trained
+
+HISTORIES = {"a": [3, 1, 2], "new": [], "b": [5], "long": [*range(1, 16), 4]}
+
+
+def requests(**histories: list[int]) -> Requests:
+    frame = pl.DataFrame(
+        {"raw_id": list(histories), "items": list(histories.values())},
+        schema={"raw_id": pl.String, "items": pl.List(pl.Int32)},
+    )
+    return Requests.from_frame(frame)
+
+
+def naive(trained: Trained, history: list[int], *, keep_viewed: bool) -> list[tuple[str, float]]:
+    """Item and score of all items, best first, by one history at a time."""
+    model = trained.model
+    with torch.no_grad():
+        hidden = model.last_hidden(torch.tensor([history[-model.config.max_length :]]))
+        scores = (hidden @ model.item_matrix().T)[0]
+    numbers = [n for n in range(1, len(scores) + 1) if keep_viewed or n not in history]
+    numbers.sort(key=lambda n: -scores[n - 1])
+    return [(f"v{n}", float(scores[n - 1])) for n in numbers]
+
+
+@pytest.mark.parametrize("keep_viewed", [False, True])
+def test_each_user_gets_the_best_items_after_the_own_history(trained, keep_viewed, monkeypatch):
+    monkeypatch.setattr(recommendations, "USERS_PER_BATCH", 2)
+    rows = recommend_items(trained, requests(**HISTORIES), Choice(top=4, keep_viewed=keep_viewed))
+    for user in ("a", "b", "long"):
+        mine = rows.filter(pl.col("user") == user)
+        expected = naive(trained, HISTORIES[user], keep_viewed=keep_viewed)[:4]
+        assert mine["item"].to_list() == [item for item, _ in expected]
+        assert mine["score"].to_list() == pytest.approx([score for _, score in expected], abs=1e-6)
+        assert mine["rank"].to_list() == [1, 2, 3, 4]
+        assert set(mine["basis"]) == {"history"}
+    assert rows["user"].unique(maintain_order=True).to_list() == list(HISTORIES)
+
+
+def test_users_without_history_get_popular_items_that_are_marked(trained):
+    rows = recommend_items(trained, requests(**HISTORIES), Choice(top=3)).filter(pl.col("user") == "new")
+    assert rows.drop("user").rows() == [(f"v{n}", n, None, "popularity") for n in (1, 2, 3)]
+
+
+def test_users_without_history_get_nothing_if_that_is_chosen(trained):
+    rows = recommend_items(trained, requests(**HISTORIES), Choice(top=3, popular=False))
+    assert set(rows["user"]) == {"a", "b", "long"}
+
+
+def test_a_request_of_new_users_only_is_answered(trained):
+    rows = recommend_items(trained, requests(x=[], y=[]), Choice(top=2))
+    assert rows["item"].to_list() == ["v1", "v2"] * 2
+
+
+def test_who_has_viewed_nearly_everything_gets_what_is_left(trained):
+    rows = recommend_items(trained, requests(a=list(range(1, trained.items.height))), Choice(top=5))
+    assert rows["item"].to_list() == [f"v{trained.items.height}"]
+
+
+def test_more_items_than_there_are_give_all_of_them(trained):
+    rows = recommend_items(trained, single([1]), Choice(top=1000, keep_viewed=True))
+    assert sorted(rows["item"]) == sorted(trained.items["raw_id"])
+
+
+def test_viewed_items_name_the_row_of_each_item():
+    histories = Histories(np.array([7, 8, 9, 1, 2]), np.array([0, 3, 5]))
+    rows, items = viewed_items(histories, np.array([1, 0]))
+    assert rows.tolist() == [0, 0, 1, 1, 1]
+    assert items.tolist() == [1, 2, 7, 8, 9]
