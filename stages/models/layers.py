@@ -191,4 +191,4 @@ def initialise(module: nn.Module) -> None:
 def last_position(hidden: Shaped[Tensor, "B L *rest"], items: Int[Tensor, "B L"]) -> Shaped[Tensor, " B *rest"]:
     """The element of `hidden` at each row's last item. items: 0 = padding, at the right."""
     last = (items > 0).sum(dim=1) - 1
-    return hidden[torch.arange(len(items), device=items.device), last]
+    return hidden[torch.arange(items.shape[0], device=items.device), last]
