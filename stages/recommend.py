@@ -1,7 +1,7 @@
 """Recommend with the trained model.
 
-`python -m stages.recommend --history v12 v9 --top 10` shows what one user should see next,
-`python -m stages.recommend --users all --top 100 --out recommendations.parquet` writes a file for everybody.
+`python -m stages.recommend --history v12 v9 --top 10` shows what one user should see next, `--similar v12` what is like
+an item, `python -m stages.recommend --users all --top 100 --out recommendations.parquet` writes a file for everybody.
 """
 
 import argparse
@@ -14,8 +14,10 @@ from stages.data.columns import Wanted
 from stages.errors import InputError, run_stage
 from stages.files import read_parquet
 from stages.params import Params, load_params
+from stages.serving.explaining import explain
 from stages.serving.recommendations import Choice, recommend_items
 from stages.serving.requests import Requests, all_users, listed_users, read_histories, single
+from stages.serving.similar import BY, similar_items
 from stages.serving.trained import ITEMS, find_items, item_numbers, load_trained
 from stages.serving.writing import check_output, write_recommendations
 
@@ -25,6 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--titles", nargs="+", metavar="WORD", help="find raw ids by words of the title")
     task.add_argument("--history", nargs="+", metavar="ID", help="raw item ids, oldest first")
+    task.add_argument("--similar", metavar="ID", help="the items most like this one")
     task.add_argument("--users", metavar="all|FILE", help="all users of the dataset, or those of a file")
     task.add_argument("--histories", type=Path, metavar="FILE", help="rows of user, item and, if there is one, time")
     parser.add_argument("--top", type=int, default=10, help="items for each user (default: 10)")
@@ -36,6 +39,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--without-history", choices=["popular", "nothing"], default="popular", help="what such users get"
     )
+    parser.add_argument("--by", choices=BY, default="both", help="of --similar; both: text and image (default)")
+    parser.add_argument("--explain", action="store_true", help="of --history: what each score is made of")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args()
 
@@ -45,8 +50,14 @@ def show(frame: pl.DataFrame, as_json: bool) -> None:
     if as_json:
         print(json.dumps(frame.to_dicts(), ensure_ascii=False, indent=2))
         return
-    for row in frame.iter_rows(named=True):
-        print("\t".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
+    for row in frame.iter_rows():
+        print("\t".join(map(as_text, row)))
+
+
+def as_text(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def read_requests(arguments: argparse.Namespace, params: Params) -> Requests:
@@ -60,23 +71,33 @@ def read_requests(arguments: argparse.Namespace, params: Params) -> Requests:
     return listed_users(Path(arguments.users), wanted, ignore_unknown=arguments.ignore_unknown)
 
 
+def answer(arguments: argparse.Namespace, params: Params, choice: Choice) -> pl.DataFrame:
+    """What --history or --similar asks for: rank, raw_id, title, score, and the columns of `explain`."""
+    option, raw_ids = ("--history", arguments.history) if arguments.history else ("--similar", [arguments.similar])
+    numbers = item_numbers(read_parquet(ITEMS), raw_ids, option)
+    trained = load_trained(params.device)
+    if arguments.similar:
+        rows = similar_items(trained, numbers[0], by=arguments.by, top=choice.top)
+    else:
+        rows = recommend_items(trained, single(numbers), choice).drop("user", "basis")
+        rows = explain(trained, numbers, rows) if arguments.explain else rows
+    titles = trained.items.select(item="raw_id", title=f"title_{params.language}")
+    rows = rows.join(titles, on="item", how="left", maintain_order="left")
+    return rows.select("rank", raw_id="item", title="title").hstack(rows.drop("rank", "item", "title"))
+
+
 def main() -> None:
     arguments, params = parse_arguments(), load_params()
-    title = f"title_{params.language}"
     if arguments.titles:
-        return show(find_items(read_parquet(ITEMS), arguments.titles, title), arguments.json)
+        found = find_items(read_parquet(ITEMS), arguments.titles, f"title_{params.language}")
+        return show(found, arguments.json)
     if arguments.top < 1:
         raise InputError(f"--top {arguments.top}: ask for one item or more")
     choice = Choice(
         top=arguments.top, keep_viewed=arguments.keep_viewed, popular=arguments.without_history == "popular"
     )
-    if arguments.history:
-        history = item_numbers(read_parquet(ITEMS), arguments.history, "--history")
-        trained = load_trained(params.device)
-        rows = recommend_items(trained, single(history), choice)
-        titles = trained.items.select(item="raw_id", title=title)
-        rows = rows.join(titles, on="item", how="left", maintain_order="left")
-        return show(rows.select("rank", raw_id="item", title="title", score="score"), arguments.json)
+    if arguments.history or arguments.similar:
+        return show(answer(arguments, params, choice), arguments.json)
     if not arguments.out:
         raise InputError("--out FILE is missing: say where to write, such as --out recommendations.parquet")
     check_output(arguments.out)

@@ -127,3 +127,29 @@ def test_a_model_of_another_split_is_refused(after, monkeypatch):
     workspace.run("split")
     with pytest.raises(InputError, match="do not belong together.*run `dvc repro posttrain`"):
         call(monkeypatch, "--users", "all", "--out", "a.csv")
+
+
+def test_similar_items_come_with_titles(after, monkeypatch, capsys):
+    after("posttrain")
+    rows = run(monkeypatch, capsys, "--similar", raw_ids()[0], "--by", "text", "--top", "3")
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert all(row["title"] for row in rows)
+    assert raw_ids()[0] not in {row["raw_id"] for row in rows}
+
+
+def test_an_explanation_adds_columns_and_changes_no_recommendation(after, monkeypatch, capsys):
+    after("posttrain")
+    history = raw_ids()[:5]
+    plain = run(monkeypatch, capsys, "--history", *history)
+    explained = run(monkeypatch, capsys, "--history", *history, "--explain")
+    assert [{name: row[name] for name in plain[0]} for row in explained] == plain
+    for row in explained:
+        assert row["id"] + row["content"] + row["both"] + row["rest"] == pytest.approx(row["score"], abs=1e-5)
+        assert len(row["leans_on"]) == 3
+        assert set(row["leans_on"]) <= set(history)
+
+
+def test_an_unknown_similar_item_is_named(after, monkeypatch):
+    after("posttrain")
+    with pytest.raises(InputError, match="--similar: .* has no nobody: find ids with --titles WORD"):
+        call(monkeypatch, "--similar", "nobody")
