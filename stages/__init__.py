@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 
+STARTED = time.monotonic()  # a stage's seconds are counted from here; Python itself took a tenth of one before
 INTERRUPTED = "interrupted: the same command goes on from here"
 OLDEST_PYTHON = (3, 11)
 _PROCESSOR = Path("/proc/cpuinfo")

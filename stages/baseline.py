@@ -25,7 +25,7 @@ from stages.parallel.device import choose_device
 from stages.parallel.distributed import BatchParts
 from stages.params import Params, lacks_modality, load_params
 from stages.provenance import check_inputs
-from stages.training.next_item import MakeBatches, TrainingData, train_next_item, validation_metrics
+from stages.training.next_item import MakeBatches, TrainingData, train_next_item, training_in_words, validation_metrics
 from stages.training.ranking import rank_users
 
 SPLIT = Path("artifacts/split")
@@ -113,24 +113,24 @@ def train(
 
 def skip(name: str, why: str) -> None:
     """Write the outputs of a system that is not trained: no ranks, and the reason."""
-    print(f"skipped: {why}")
     (CURVES / name).mkdir(parents=True, exist_ok=True)
     empty = pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64))
     write_parquet(RANKS / f"{name}.parquet", empty, check_inputs(TEST))
     write_json(RANKS / f"{name}.json", {"skipped": why})
 
 
-def main() -> None:
+def main() -> str:
     params, name = load_params(), sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in SYSTEMS:
         raise InputError(f"baselines: there is no {name!r}; there are {', '.join(SYSTEMS)}")
     if why := lacks_modality(name, params.modalities):
         skip(name, why)
-        return
+        return f"skipped: {why}"
     device, data = choose_device(params.device), TrainingData.read(SPLIT, TEST, EMBEDDINGS)
     if name == "itemknn" and data.items > MOST_ITEMS_IN_PAIRS:
-        skip(name, f"itemknn counts all pairs of items, too many for {data.items:,} items")
-        return
+        why = f"itemknn counts all pairs of items, too many for {data.items:,} items"
+        skip(name, why)
+        return f"skipped: {why}"
     test = read_parquet(TEST)
 
     model, summary = train(name, params, data, device)
@@ -144,6 +144,9 @@ def main() -> None:
         data.inputs,
     )
     write_json(RANKS / f"{name}.json", summary)
+    if SYSTEMS[name].scheme is Scheme.COUNTED:
+        return f"nothing is trained, validation {params.monitor} {summary[params.monitor]:.4f}"
+    return training_in_words(summary, params.monitor)
 
 
 if __name__ == "__main__":

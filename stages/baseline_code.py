@@ -22,12 +22,13 @@ def definition(system: System) -> dict[str, object]:
     return {"scheme": system.scheme.name, "content": system.content, "options": system.options, "files": hashes}
 
 
-def main() -> None:
+def main() -> str:
     """Write artifacts/baseline_code/NAME.json for every system."""
     with atomic(FOLDER) as folder:
         folder.mkdir(parents=True)
         for name, system in SYSTEMS.items():
             write_json(folder / f"{name}.json", definition(system))
+    return f"{len(SYSTEMS)} systems"
 
 
 if __name__ == "__main__":

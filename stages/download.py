@@ -4,7 +4,6 @@ from pathlib import Path
 
 from stages.data.columns import Wanted
 from stages.data.covers import cover_names
-from stages.data.fetch import fetch
 from stages.data.sample import write_sample
 from stages.errors import run_stage
 from stages.files import atomic, write_json
@@ -14,7 +13,7 @@ RAW = Path("artifacts/raw")
 METRICS = Path("metrics/download.json")
 
 
-def main() -> None:
+def main() -> str:
     """Write artifacts/raw and metrics/download.json; when something fails, artifacts/raw stays as it was."""
     params = load_params()
     with atomic(RAW) as folder:
@@ -23,16 +22,14 @@ def main() -> None:
             d = params.download
             write_sample(folder, users=d.sample_users, items=d.sample_items, topics=d.sample_topics, seed=params.seed)
         else:
+            from stages.data.fetch import fetch  # gdown, requests and tables take half a second
+
             wanted = Wanted(**params.columns.model_dump())
             fetch(params.dataset, params.source, params.download.sha256, wanted, folder)
     files = sorted(RAW.iterdir())
-    metrics = {
-        "dataset": params.dataset,
-        "files": len(files),
-        "covers": len(cover_names(RAW / f"{params.dataset}_cover.zip")),
-        "bytes": sum(file.stat().st_size for file in files),
-    }
-    write_json(METRICS, metrics)
+    covers, size = len(cover_names(RAW / f"{params.dataset}_cover.zip")), sum(file.stat().st_size for file in files)
+    write_json(METRICS, {"dataset": params.dataset, "files": len(files), "covers": covers, "bytes": size})
+    return f"{params.dataset}: {len(files)} files, {size / 1e6:,.1f} MB, {covers:,} covers"
 
 
 if __name__ == "__main__":

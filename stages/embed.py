@@ -74,7 +74,7 @@ def write_vectors(path: Path, items: pl.DataFrame, vectors: dict[str, torch.Tens
     write_parquet(path, pl.DataFrame({"item": items["item"], **columns}), inputs)
 
 
-def main() -> None:
+def main() -> str:
     params = load_params()
     items = read_parquet(ITEMS)
     inputs = check_inputs(ITEMS, ENCODERS)
@@ -85,6 +85,8 @@ def main() -> None:
         vectors, _ = embed(params, catalogue, frozen_encoders(params, catalogue))
     write_vectors(FOR_BASELINES, items, vectors, inputs)
     write_json(Path("metrics/embed.json"), facts)
+    widths = ", ".join(f"{table.shape[1]:,} numbers of {name}" for name, table in vectors.items())
+    return f"{len(items):,} items: {widths or 'no content modality'}"
 
 
 if __name__ == "__main__":

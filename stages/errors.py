@@ -1,12 +1,14 @@
-"""The one exception that means "your input is wrong", and how a stage ends on it."""
+"""How a stage runs and ends: its line on the screen, and the one exception that means "your input is wrong"."""
 
 import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
-from stages import INTERRUPTED
+from stages import INTERRUPTED, STARTED
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -16,13 +18,14 @@ class InputError(Exception):
     """A fault of the user's input: names the file, key or item and the mend, in one line."""
 
 
-def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage; what the user can mend becomes one line on stderr and exit status 1, Ctrl-C status 130.
+def run_stage(main: Callable[[], str | None]) -> None:
+    """Run a stage and print one line: its name, its seconds, and what `main` says it did (None: no line).
 
-    Any other exception is a bug and keeps its traceback.
+    What the user can mend becomes one line on stderr and exit status 1, Ctrl-C status 130. Any other exception is a
+    bug and keeps its traceback. Of several processes under torchrun only rank 0 prints what it did.
     """
     try:
-        main()
+        done = main()
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -31,6 +34,9 @@ def run_stage(main: Callable[[], None]) -> None:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
+    if done is not None and os.environ.get("RANK", "0") == "0":
+        name = "@".join([Path(sys.argv[0]).stem, *sys.argv[1:]])  # as DVC writes it: baseline@pop
+        print(f"{name:<10} {time.monotonic() - STARTED:5.1f} s  {done}", flush=True)
 
 
 def user_fault(error: Exception) -> str | None:

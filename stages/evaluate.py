@@ -53,7 +53,7 @@ def find_cases(
     return pl.DataFrame(rows, schema=pl.Schema(columns))
 
 
-def main() -> None:
+def main() -> str:
     params = load_params()
     device = choose_device(params.device)
     files = [SPLIT / f"{name}.parquet" for name in ("train", "valid", "test")]
@@ -86,6 +86,7 @@ def main() -> None:
             "filtered": mean_metrics(ranks["sicsrec"][1]) | {"id_encoder": mean_metrics(ranks["id_encoder"][1])},
         },
     )
+    return f"{test.height:,} users ranked by SICSRec and by its ID encoder"
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def answers_table(questions: list[Question], verdicts: list[Verdict]) -> pl.Data
     return pl.DataFrame(rows, schema=ANSWERS, orient="row").sort("user")
 
 
-def main() -> None:
+def main() -> str:
     params = load_params()
     files = SPLIT / f"{params.pairs.history}.parquet", SPLIT / "items.parquet"
     histories, items = map(read_parquet, files)
@@ -82,7 +82,7 @@ def main() -> None:
         raise InputError(f"llm={params.llm} found no similar pair: lower pairs.threshold or use another judge")
     write_parquet(Path("artifacts/answers.parquet"), answers)
     write_parquet(Path("artifacts/pairs.parquet"), pairs, inputs)
-    invalid = answers.height - answers["valid"].sum()
+    invalid = answers.height - int(answers["valid"].sum())
     write_json(
         Path("metrics/pairs.json"),
         {
@@ -96,6 +96,8 @@ def main() -> None:
             **statistics,
         },
     )
+    counts = f"{pairs.height:,} pairs from {len(histories):,} histories"
+    return counts + (f", {invalid:,} invalid answers" if invalid else "") + f", llm={params.llm}"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from stages.params import Params, load_params
 from stages.training.checkpoints import load_model, save_model
 from stages.training.content_weight import score_with_content
 from stages.training.fit import Outcome
-from stages.training.next_item import TrainingData, train_next_item
+from stages.training.next_item import TrainingData, train_next_item, training_in_words
 from stages.training.smoothing import read_smoothing, smoothing_inputs
 
 SPLIT = Path("artifacts/split")
@@ -92,7 +92,7 @@ def train(model: Sicsrec, params: Params, data: TrainingData, curves: Path) -> O
     )
 
 
-def main() -> None:
+def main() -> str:
     params = load_params()
     data = TrainingData.read(SPLIT, EMBEDDINGS, *smoothing_inputs(params.smoothing), ID_ENCODER)
     content = [name for name in params.modalities if name != "id"]
@@ -119,6 +119,7 @@ def main() -> None:
         summary["content_weight"] = found
     save_model(Path("artifacts/sicsrec.safetensors"), model, data.inputs)
     write_json(CURVES / "summary.json", outcome.summary() | summary)
+    return training_in_words(outcome.summary(), params.monitor)
 
 
 if __name__ == "__main__":

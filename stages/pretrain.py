@@ -10,14 +10,14 @@ from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.parallel.device import choose_device
 from stages.params import load_params
 from stages.training.checkpoints import save_model
-from stages.training.next_item import TrainingData, train_next_item
+from stages.training.next_item import TrainingData, train_next_item, training_in_words
 from stages.training.smoothing import read_smoothing, smoothing_inputs
 
 SPLIT = Path("artifacts/split")
 CURVES = Path("artifacts/curves/pretrain")
 
 
-def main() -> None:
+def main() -> str:
     params = load_params()
     p, sequence, device = params.pretrain, params.sequence, choose_device(params.device)
     data = TrainingData.read(SPLIT, *smoothing_inputs(params.smoothing))
@@ -42,6 +42,7 @@ def main() -> None:
     )
     save_model(Path("artifacts/id_encoder.safetensors"), model, data.inputs)
     write_json(CURVES / "summary.json", outcome.summary())
+    return training_in_words(outcome.summary(), params.monitor)
 
 
 if __name__ == "__main__":

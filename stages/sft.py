@@ -97,7 +97,7 @@ def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dic
     return summary | {"loss": outcome.rows[-1], "epochs": len(outcome.rows)}
 
 
-def main() -> None:
+def main() -> str:
     params = load_params()
     items = read_parquet(ITEMS)
     inputs = check_inputs(ITEMS, PAIRS)
@@ -115,6 +115,9 @@ def main() -> None:
             source.encoder.save(folder / name)
         record_folder(folder, inputs)
     write_json(CURVES / "summary.json", summary)
+    if "loss" not in summary:
+        return "the encoders are not fine-tuned"
+    return f"{summary['epochs']} epochs on {summary['pairs']:,} pairs, last loss {summary['loss']['loss']:.3f}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ OUTPUT = Path("metrics/source.json")
 ROOT = Path(os.environ.get("DVC_ROOT", "."))  # as stages.files.project_root, without the imports of stages.files
 
 
-def main() -> None:
+def main() -> str:
     """Write metrics/source.json, on which `download` depends: it changes when the files of `source` do.
 
     A source that cannot be reached (a fresh clone, no network) counts as unchanged since the last time.
@@ -27,12 +27,13 @@ def main() -> None:
     except OSError as error:
         if recorded.get("source") != source:
             raise InputError(f"source: {source} cannot be read ({error}): mend the path or the address") from error
-        print(f"source: {source} cannot be reached ({error}): taken as unchanged")
-        return
+        return f"{source} cannot be reached ({error}): taken as unchanged"
     content = {"source": source, "fingerprint": found}
-    if content != recorded:
-        OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-        OUTPUT.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if content == recorded:
+        return f"{params.dataset}: unchanged"
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    OUTPUT.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return f"{params.dataset}: new, or changed since the last run"
 
 
 def fingerprint(source: str) -> str:

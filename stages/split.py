@@ -17,7 +17,7 @@ PART_BYTES = 128 * 2**20  # of the CSV in memory at a time: about 5 million inte
 METRICS = Path("metrics/split.json")
 
 
-def main() -> None:
+def main() -> str:
     """Write the items, train, valid, test and full tables under artifacts/split."""
     params = load_params()
     items_file = RAW / f"{params.dataset}_item.csv"
@@ -36,7 +36,9 @@ def main() -> None:
     inputs = {OUTPUT.as_posix(): frame_id(*frames.values())}  # all files of a split carry one id
     for name, frame in frames.items():
         write_parquet(OUTPUT / f"{name}.parquet", frame, inputs)
-    write_json(METRICS, summarise(split))
+    facts = summarise(split)
+    write_json(METRICS, facts)
+    return f"{facts['users']:,} users, {facts['items']:,} items, {facts['interactions']:,} interactions"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,19 @@ def test_what_the_user_can_mend_is_one_line_and_exit_status_one(error, line, cap
     status, printed = ended(error, capsys)
     assert status == 1
     assert printed.startswith(line) and printed.count("\n") == 1
+
+
+def test_a_stage_ends_with_its_name_its_seconds_and_what_it_did(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["/place/stages/baseline.py", "pop"])
+    run_stage(lambda: "nothing is trained")
+    assert re.fullmatch(r"baseline@pop +\d+\.\d s  nothing is trained\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("rank", "done"), [("1", "3 epochs"), ("0", None)])
+def test_another_rank_than_0_and_a_script_that_says_nothing_print_no_line(rank, done, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", rank)
+    run_stage(lambda: done)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), OSError(errno.EIO, "Input/output error")])

@@ -21,7 +21,16 @@ from stages.params import EncodersParams
 
 TINY = "tiny"  # marks the built-in encoder in timm's config
 TINY_ARCHITECTURE = "vit_tiny_patch16_224"
-TINY_SIZES = {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 3, "num_classes": 128, "global_pool": "avg", "class_token": False}
+TINY_SIZES = {
+    "img_size": 64,
+    "patch_size": 8,
+    "embed_dim": 96,
+    "depth": 2,
+    "num_heads": 3,
+    "num_classes": 128,
+    "global_pool": "avg",
+    "class_token": False,
+}
 
 
 @dataclass

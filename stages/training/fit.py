@@ -108,8 +108,9 @@ def fit(
     outcome, best_weights = Outcome([], 0, float("-inf")), _weights(model)
     if saved_state := distributed.broadcast_from_main(_load(state)):
         outcome, best_weights = _resume(saved_state, model, optimizer, device)
-    started, resumed = time.monotonic(), len(outcome.rows)
-    saved, main = started, is_main_process()
+    saved, main = time.monotonic(), is_main_process()
+    if outcome.rows and main:
+        print(f"{curves.name}: continues after epoch {len(outcome.rows)} of an interrupted run", flush=True)
     with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if main else nullcontext() as live:
         for row in outcome.rows:
             _log(live, row, plan)
@@ -140,8 +141,6 @@ def fit(
     model.eval()
     if main:
         state.unlink(missing_ok=True)
-        run, seconds = len(outcome.rows) - resumed, time.monotonic() - started
-        print(f"{curves.name}: {run} epochs in {seconds:.0f} s, weights of epoch {outcome.best_epoch}", flush=True)
     return outcome
 
 

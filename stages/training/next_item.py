@@ -57,6 +57,12 @@ class TrainingData:
         return TrainingData(Histories.from_frame(train), valid["item"].to_numpy(), len(items), files[:2], ids)
 
 
+def training_in_words(summary: dict[str, Any], monitor: str) -> str:
+    """How long a model was trained and how good its best epoch is. summary: of `Outcome.summary`."""
+    epoch, best = summary["best_epoch"], summary[monitor]
+    return f"{summary['epochs']} epochs, best validation {monitor} {best:.4f} at epoch {epoch}"
+
+
 def validation_metrics(
     model: RankingModel,
     histories: Histories,
