@@ -1,9 +1,11 @@
-"""Registry of the content modalities. To add one: a module with such an encoder and two functions, and a line here."""
+"""Registry of the content modalities. To add one: two functions that return such an encoder, and a line here.
+
+The functions import the encoder's module: timm and transformers take several seconds each, and not every run uses them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stages.encoders import image, text, text_loading
 from stages.encoders.content_encoder import Catalogue, ContentEncoder
 from stages.params import EncodersParams
 
@@ -18,10 +20,31 @@ class Modality:
     load: Callable[[str, EncodersParams], ContentEncoder]  # by name, or from a folder such as its `save` writes
 
 
-MODALITIES = {
-    "text": Modality(text.tiny, text_loading.load),
-    "image": Modality(image.tiny, image.load),
-}
+def _tiny_text(catalogue: Catalogue, settings: EncodersParams) -> ContentEncoder:
+    from stages.encoders import text
+
+    return text.tiny(catalogue, settings)
+
+
+def _load_text(name: str, settings: EncodersParams) -> ContentEncoder:
+    from stages.encoders import text_loading
+
+    return text_loading.load(name, settings)
+
+
+def _tiny_image(catalogue: Catalogue, settings: EncodersParams) -> ContentEncoder:
+    from stages.encoders import image
+
+    return image.tiny(catalogue, settings)
+
+
+def _load_image(name: str, settings: EncodersParams) -> ContentEncoder:
+    from stages.encoders import image
+
+    return image.load(name, settings)
+
+
+MODALITIES = {"text": Modality(_tiny_text, _load_text), "image": Modality(_tiny_image, _load_image)}
 
 
 def starting_encoder(modality: str, name: str, catalogue: Catalogue, settings: EncodersParams) -> ContentEncoder:

@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 DECIMALS = 4  # finer than a picture shows, coarser than the differences between LAPACK's kernels for two processors
@@ -21,6 +20,9 @@ def projected(vectors: dict[str, Tensor], when: str) -> pl.DataFrame:
     → columns when, modality, x, y; a row per vector; rounded to DECIMALS.
     """
     stacked = np.concatenate([table.numpy() for table in vectors.values()]).astype(np.float64)
-    points = PCA(2, svd_solver="full").fit_transform(stacked).round(DECIMALS)
+    centered = stacked - stacked.mean(axis=0)
+    axes = np.linalg.svd(centered, full_matrices=False).Vh[:2]
+    axes *= np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])[:, None]  # an axis has no sign of its own
+    points = (centered @ axes.T).round(DECIMALS)
     names = [name for name, table in vectors.items() for _ in range(len(table))]
     return pl.DataFrame({"when": when, "modality": names, "x": points[:, 0], "y": points[:, 1]})

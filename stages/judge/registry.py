@@ -2,14 +2,28 @@
 
 from collections.abc import Callable
 
-from stages.judge import lexical, ollama, openai
 from stages.judge.judge import Judge, JudgeSettings
 
-JUDGES: dict[str, Callable[[JudgeSettings], Judge]] = {
-    "lexical": lexical.make_judge,
-    "ollama": ollama.make_judge,
-    "openai": openai.make_judge,
-}
+
+def _lexical(settings: JudgeSettings) -> Judge:
+    from stages.judge import lexical  # scikit-learn: one second
+
+    return lexical.make_judge(settings)
+
+
+def _ollama(settings: JudgeSettings) -> Judge:
+    from stages.judge import ollama  # ollama and aiohttp: half a second
+
+    return ollama.make_judge(settings)
+
+
+def _openai(settings: JudgeSettings) -> Judge:
+    from stages.judge import openai
+
+    return openai.make_judge(settings)
+
+
+JUDGES: dict[str, Callable[[JudgeSettings], Judge]] = {"lexical": _lexical, "ollama": _ollama, "openai": _openai}
 
 
 def find_judge(llm: str) -> tuple[Callable[[JudgeSettings], Judge], str]:

@@ -4,7 +4,7 @@ import pytest
 
 from stages.errors import InputError
 from stages.judge.asking import ask
-from stages.judge.openai import OPENAI, Server, make_judge
+from stages.judge.openai import OPENAI, Server
 from stages.judge.prompt import Question
 from stages.judge.registry import find_judge
 from tests.judge.openai_server import MODEL, openai_server
@@ -93,7 +93,6 @@ def test_a_prompt_that_the_server_finds_too_long_is_asked_with_fewer_candidates_
 
 def test_the_address_comes_from_params_then_from_the_environment_then_it_is_openai(monkeypatch, make_settings):
     build, name = find_judge("openai:gpt")
-    assert build is make_judge
     monkeypatch.setenv("OPENAI_BASE_URL", "http://from.environment/v1")
     assert build(make_settings(name, base_url="http://from.params/v1")).server.base_url == "http://from.params/v1"
     assert build(make_settings(name)).server.base_url == "http://from.environment/v1"
