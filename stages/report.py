@@ -18,7 +18,7 @@ from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import draw_cases
 from stages.pictures.placeholder import draw_or_placeholder
 from stages.provenance import check_inputs
-from stages.tables.comparison import as_markdown, compare_systems
+from stages.tables.comparison import as_markdown, as_text, compare_systems
 from stages.tables.curves import read_curves
 from stages.tables.groups import metrics_by_groups
 from stages.training.metrics import mean_metrics
@@ -97,6 +97,16 @@ def write_comparison(table: dict[str, Any]) -> None:
         pl.DataFrame(points).write_csv(temporary)
 
 
+def summary(table: dict[str, Any]) -> str:
+    """The last lines of `dvc repro`: the table, where to look, what to try."""
+    lines = [f"the systems of Table 4 on {table['dataset']}", "", as_text(table), ""]
+    if table["dataset"] == "sample":
+        lines.append("The sample is made up: its numbers say nothing of real data.")
+    lines.append("See more:  metrics/table4.md, metrics/README.md, dvc plots show --open")
+    lines.append("Try next:  dvc exp run -S alpha=0.3, then dvc metrics diff")
+    return "\n".join(lines)
+
+
 def draw_pictures(dataset: str, title: str) -> None:
     """How far titles and covers are apart, and where the models differ (Fig. 5)."""
     projection, summary = CURVES / "sft" / "projection.parquet", read_json(CURVES / "sft" / "summary.json")
@@ -108,7 +118,7 @@ def draw_pictures(dataset: str, title: str) -> None:
     draw_or_placeholder(folder / "cases.jpg", lambda path: draw_cases(cases, items, CoverArchive(archive), title, path))
 
 
-def main() -> None:
+def main() -> str:
     params = load_params()
     remove_unlisted([*OURS, *params.baselines])
     write_training()
@@ -125,6 +135,7 @@ def main() -> None:
     )
     write_comparison(table | {"skipped": skipped})  # before the pictures: one that fails must not cost the tables
     draw_pictures(params.dataset, f"title_{params.language}")
+    return summary(table)
 
 
 if __name__ == "__main__":

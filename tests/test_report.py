@@ -4,6 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from stages import report
 from stages.errors import InputError
 
 
@@ -74,3 +75,12 @@ def test_a_picture_that_fails_does_not_cost_the_tables(after, capsys):
     assert "metrics/pictures/cases.jpg could not be drawn (BadZipFile" in line
     assert {"table4.md", "table4.json", "groups.json", "pictures"} <= {path.name for path in Path("metrics").iterdir()}
     assert {path.name for path in Path("metrics/pictures").iterdir()} == {"alignment.png", "cases.jpg"}
+
+
+def test_it_says_at_the_end_what_came_out_and_that_the_sample_is_made_up(after):
+    after("evaluate")
+    said = report.main()
+    for words in ("SICSRec ", "ID encoder alone ", "The sample is made up", "metrics/table4.md", "dvc exp run -S"):
+        assert words in said
+    table = json.loads(Path("metrics/table4.json").read_text())
+    assert "made up" not in report.summary(table | {"dataset": "Bili_Food"})

@@ -15,6 +15,8 @@ from stages.training.statistics import holm, paired_p_value
 
 OURS = "sicsrec"
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
+SHOWN = ("ndcg@10", "hit@10")  # on the screen
+NAMES = {"sicsrec": "SICSRec", "id_encoder": "ID encoder alone"}
 IN_PAPER = {"id_encoder": "sasrec"}  # the ID encoder alone is SASRec
 
 Ranks = dict[str, np.ndarray]  # {system: (users,) rank of the test item, 1 = best}
@@ -48,6 +50,29 @@ def compare_systems(kept: Ranks, filtered: Ranks, dataset: str, *, resamples: in
         "viewed_items_filtered": compare(filtered, resamples=resamples, seed=seed),
         "paper": paper,
     }
+
+
+def as_text(table: dict[str, Any]) -> str:
+    """The table for a terminal of 80 columns."""
+    kept, filtered = table["viewed_items_kept"]["systems"], table["viewed_items_filtered"]["systems"]
+    width = max(len(NAMES.get(name, name)) for name in kept)
+    head = "".join(f"{metric:>10} " for metric in SHOWN)
+    lines = [
+        f"{'':{width}}  {'viewed items kept':^22}   {'viewed items filtered':^22}",
+        f"{'':{width}}  {head}   {head}",
+    ]
+    for name in kept:
+        cells = [
+            "".join(f"{values[metric]:10.4f}{_star(values, metric)}" for metric in SHOWN)
+            for values in (kept[name], filtered[name])
+        ]
+        lines.append(f"{NAMES.get(name, name):{width}}  {cells[0]}   {cells[1]}")
+    lines.append(f"* {TESTED} differs from that of {NAMES[OURS]}, p < {SIGNIFICANT}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _star(values: dict[str, float], metric: str) -> str:
+    return "*" if metric == TESTED and values.get("p", 1) < SIGNIFICANT else " "
 
 
 def as_markdown(table: dict[str, Any]) -> str:

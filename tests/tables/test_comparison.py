@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.tables.comparison import as_markdown, compare, compare_systems
+from stages.tables.comparison import as_markdown, as_text, compare, compare_systems
 
 RNG = np.random.default_rng(0)
 GOOD, BAD = RNG.integers(1, 15, size=400), RNG.integers(1, 200, size=400)
@@ -18,6 +18,16 @@ def test_a_clear_difference_is_significant_and_equal_ranks_are_not():
 def test_the_improvement_is_over_the_best_other_system():
     best = compare(RANKS, resamples=99, seed=0)["best_other"]["ndcg@10"]
     assert best == {"system": "id_encoder", "improvement": 0.0}
+
+
+def test_the_text_fits_a_terminal_and_marks_significant_differences():
+    table = compare_systems(RANKS, RANKS, "sample", resamples=999, seed=0)
+    lines = as_text(table).splitlines()
+    assert max(map(len, lines)) <= 80
+    stars = {line.split()[0]: line.count("*") for line in lines[2:-1]}
+    assert stars == {"SICSRec": 0, "ID": 0, "gru4rec": 2}  # in both protocols
+    values = table["viewed_items_kept"]["systems"]["sicsrec"]
+    assert lines[2].split()[1:3] == [f"{values['ndcg@10']:.4f}", f"{values['hit@10']:.4f}"]
 
 
 @pytest.mark.parametrize("dataset", ["sample", "Bili_Food"])
