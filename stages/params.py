@@ -194,6 +194,7 @@ class Params(Section):
             raise ValueError(f"smoothing={self.smoothing} needs content: add text or image to modalities, or set 0")
         return self
 
+    @model_validator(mode="after")
     def _baselines_find_their_modalities(self) -> "Params":
         """Refuse a listed system that lacks a modality here, before anything is trained.
 
