@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,20 +63,21 @@ PARTS = {
 def run_part(name: str, arguments: list[str], seconds: float) -> dict[str, Any]:
     """Run one part as a child process → what it measured, or its `error`; and its `part_seconds`."""
     begin = time.perf_counter()
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "stages.bench.card", "--part", name, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    try:
-        output, errors = child.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)  # with the processes that it has started
-        child.communicate()
-        result: dict[str, Any] = {"error": f"stopped after {seconds:g} s"}
-    else:
-        said = (errors.strip() or f"exit status {child.returncode}").splitlines()[-1]
-        result = {"error": said} if child.returncode else json.loads(output.splitlines()[-1])
+    ) as child:  # fmt: skip
+        try:
+            output, errors = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            result: dict[str, Any] = {"error": f"stopped after {seconds:g} s"}
+        else:
+            said = (errors.strip() or f"exit status {child.returncode}").splitlines()[-1]
+            result = {"error": said} if child.returncode else json.loads(output.splitlines()[-1])
+        finally:
+            with suppress(ProcessLookupError):  # nothing of it runs any more
+                os.killpg(child.pid, signal.SIGKILL)  # also what it has started, such as `dvc repro`
     return result | {"part_seconds": time.perf_counter() - begin}
 
 

@@ -1,3 +1,6 @@
+import time
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -65,6 +68,29 @@ def test_a_part_that_fails_or_takes_too_long_is_recorded_and_the_others_go_on(af
 def test_the_error_of_a_part_is_its_last_line(after):
     after("download")
     assert "device=cuda:77 is not available" in card.run_part("large", ["--device", "cuda:77", "--tiny"], 200)["error"]
+
+
+def is_running(process: int) -> bool:
+    state = Path(f"/proc/{process}/stat")
+    try:
+        return state.read_text().split()[2] != "Z"  # Z: it has ended, and nobody has asked for its status
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_what_a_stopped_part_has_started_ends_with_it(after, monkeypatch, tmp_path):
+    after("download")
+    started = tmp_path / "pid"
+    python = tmp_path / "python"  # in place of the part's Python: starts a process and waits for it
+    python.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {started}\nwait\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    assert card.run_part("large", [], 3)["error"] == "stopped after 3 s"
+    process = int(started.read_text())
+    end = time.monotonic() + 30
+    while is_running(process) and time.monotonic() < end:  # the kernel takes a moment
+        time.sleep(0.1)
+    assert not is_running(process)
 
 
 @pytest.fixture
