@@ -146,13 +146,17 @@ def draw(measured: Seconds, path: Path) -> None:
         figure.suptitle("Cost by size of the data; dotted: proportional growth from the smallest size")
         for column, (axis, stages) in enumerate(measured.items(), start=1):
             axes = figure.add_subplot(1, len(measured), column)
+            sizes = sorted({size for points in stages.values() for size in points})
             for name, points in stages.items():
-                sizes, times = list(points), list(points.values())
+                times = list(points.values())
                 label = f"{name}: size to the {exponent(points):.2f}"
                 (line,) = axes.plot(sizes, times, marker="o", label=label)
                 proportional = [times[0] * size / sizes[0] for size in sizes]
                 axes.plot(sizes, proportional, linestyle=":", color=line.get_color(), linewidth=1)
             axes.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds")
+            axes.set_xticks(sizes, labels=[f"{size:,}" for size in sizes])
+            axes.set_xticks([], minor=True)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # the default is mathematics, drawn as text
             axes.legend()
 
 
