@@ -83,6 +83,12 @@ def write_parquet(path: Path, frame: pl.DataFrame, inputs: Ids | None = None) ->
         frame.write_parquet(temporary, compression="zstd", statistics=False, metadata=metadata)
 
 
+def write_csv(path: Path, frame: pl.DataFrame) -> None:
+    """Write a table that `dvc plots` draws."""
+    with atomic(path) as temporary:
+        frame.write_csv(temporary)
+
+
 def read_parquet(path: Path) -> pl.DataFrame:
     """Read a stage's Parquet file; InputError names the file when it is missing."""
     if not path.is_file():

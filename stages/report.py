@@ -4,6 +4,8 @@ All outputs of the training stages are cached by DVC, because DVC never restores
 the run cache. This stage is cheap to run again, so its outputs may be uncached and committed.
 """
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,16 @@ import polars as pl
 
 from stages.encoders.covers import CoverArchive
 from stages.errors import run_stage
-from stages.files import atomic, read_json, read_parquet, write_json
+from stages.files import atomic, read_json, read_parquet, write_csv, write_json
 from stages.params import load_params
 from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import draw_cases
 from stages.pictures.placeholder import draw_or_placeholder
 from stages.provenance import check_inputs
-from stages.tables.comparison import as_markdown, as_text, compare_systems
-from stages.tables.curves import read_curves
+from stages.tables.comparison import NAMES, as_markdown, as_text, compare_systems
+from stages.tables.curves import curves_of_models, read_curves
 from stages.tables.groups import metrics_by_groups
+from stages.tables.markdown import TESTED
 from stages.training.metrics import mean_metrics
 
 CURVES = Path("artifacts/curves")
@@ -36,10 +39,13 @@ Ranks = dict[str, dict[str, np.ndarray]]  # {protocol: {system: (users,)}}
 
 
 def remove_unlisted(systems: list[str]) -> None:
-    """Delete the ranks of systems that params.yaml no longer lists: they would change the hash of the folder."""
+    """Delete ranks and curves of systems that params.yaml no longer lists: they would change the folders' hashes."""
     for path in RANKS.iterdir():
         if path.stem not in systems:
             path.unlink()
+    for path in (CURVES / "baselines").glob("*"):
+        if path.name not in systems:
+            shutil.rmtree(path)
 
 
 def read_ranks(systems: list[str]) -> Ranks:
@@ -51,11 +57,13 @@ def read_ranks(systems: list[str]) -> Ranks:
     }
 
 
-def write_training() -> None:
-    """Curves and summaries of SICSRec's own stages."""
+def write_training(trained: Iterable[str]) -> None:
+    """Curves and summaries of SICSRec's own stages, and the curves of all models for `dvc plots`."""
     for stage in STAGES:
-        with atomic(METRICS / "curves" / f"{stage}.csv") as temporary:
-            read_curves(CURVES / stage).write_csv(temporary)
+        write_csv(METRICS / "curves" / f"{stage}.csv", read_curves(CURVES / stage))
+    folders = {NAMES["id_encoder"]: CURVES / "pretrain", NAMES["sicsrec"]: CURVES / "posttrain"}
+    folders |= {name: CURVES / "baselines" / name for name in trained}
+    write_csv(METRICS / "curves" / "models.csv", curves_of_models(folders))
     write_json(METRICS / "training.json", {stage: read_json(CURVES / stage / "summary.json") for stage in STAGES})
 
 
@@ -81,6 +89,15 @@ def write_groups(ranks: Ranks) -> None:
         for protocol in PROTOCOLS
     }
     write_json(METRICS / "groups.json", content)
+    points = [
+        {"kind": kind, "group": f"{group} ({values['users']:,})", "model": NAMES[name], "protocol": protocol}
+        | {TESTED: values[name][TESTED]}
+        for protocol in PROTOCOLS
+        for kind, groups in content[f"viewed_items_{protocol}"].items()
+        for group, values in groups.items()
+        for name in OURS
+    ]
+    write_csv(METRICS / "groups.csv", pl.DataFrame(points))
 
 
 def write_comparison(table: dict[str, Any]) -> None:
@@ -88,13 +105,14 @@ def write_comparison(table: dict[str, Any]) -> None:
     write_json(METRICS / "table4.json", table)
     with atomic(METRICS / "table4.md") as temporary:
         temporary.write_text(as_markdown(table), encoding="utf-8")
+    title = f"Systems of this run on {table['dataset']}, 95 % intervals over users"
     points = [
-        {"row": name, "protocol": protocol, "ndcg@10": values["ndcg@10"]}
+        {"title": title, "row": NAMES.get(name, name), "protocol": protocol, TESTED: values[TESTED]}
+        | dict(zip(("low", "high"), values["interval"], strict=True))
         for protocol in PROTOCOLS
         for name, values in table[f"viewed_items_{protocol}"]["systems"].items()
     ]
-    with atomic(METRICS / "figures" / "table4.csv") as temporary:
-        pl.DataFrame(points).write_csv(temporary)
+    write_csv(METRICS / "table4.csv", pl.DataFrame(points))
 
 
 def summary(table: dict[str, Any]) -> str:
@@ -121,13 +139,13 @@ def draw_pictures(dataset: str, title: str) -> None:
 def main() -> str:
     params = load_params()
     remove_unlisted([*OURS, *params.baselines])
-    write_training()
     summaries = {name: read_json(RANKS / f"{name}.json") for name in params.baselines}
     skipped = {name: summary["skipped"] for name, summary in summaries.items() if "skipped" in summary}
     trained = {name: summary for name, summary in summaries.items() if name not in skipped}
     split = [SPLIT / f"{name}.parquet" for name in ("items", "train", "test")]
     check_inputs(*split, *(RANKS / f"{name}.parquet" for name in (*OURS, *trained)), CASES)
     ranks = read_ranks([*OURS, *trained])
+    write_training(trained)
     write_baselines(trained, ranks)
     write_groups(ranks)
     table = compare_systems(

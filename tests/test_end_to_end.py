@@ -75,7 +75,7 @@ def test_the_same_params_give_the_same_bytes_again(clone):
 def test_another_alpha_runs_posttrain_and_later_stages_only(clone):
     output = run(clone, "dvc", "exp", "run", "-S", "alpha=0.3")
     assert stages_run(output) == ["posttrain", "evaluate", "report"]
-    assert "posttrain.concl" in run(clone, "dvc", "metrics", "diff", "--all")
+    assert re.search(r"^metrics/main.json +ndcg@10 ", run(clone, "dvc", "metrics", "diff", "--all"), re.MULTILINE)
 
 
 def test_lines_of_the_readme_run_only_the_stages_that_they_change(clone):
@@ -110,10 +110,26 @@ def test_a_table_is_rebuilt_from_the_archived_runs(clone):
     assert gathered(copy, "table7") == before
 
 
+def test_the_metrics_fit_a_terminal(clone):
+    for command in (["show"], ["diff", "--all"]):
+        lines = run(clone, "dvc", "metrics", *command).splitlines()
+        assert len(lines) <= 6 and max(map(len, lines)) <= 100
+
+
+def test_every_model_of_the_run_is_in_the_plots(clone):
+    plots = json.loads(run(clone, "dvc", "plots", "show", "--json"))["data"]
+    curves = plots["Validation ndcg@10 of every model"][0]["content"]["data"]["values"]
+    assert {point["model"] for point in curves} == {"SICSRec", "ID encoder alone", "gru4rec"}  # pop is not trained
+    (table,) = (plots[name] for name in plots if name.startswith("Systems of this run"))
+    points = table[0]["content"]["data"]["values"]
+    assert {point["row"] for point in points} == {"SICSRec", "ID encoder alone", "gru4rec", "pop"}
+    assert all(float(point["low"]) <= float(point["ndcg@10"]) <= float(point["high"]) for point in points)
+
+
 def test_figures_of_the_tables_are_among_the_plots(clone):
     plots = json.loads(run(clone, "dvc", "plots", "show", "--json"))
     assert "errors" not in plots
-    for name in ("table4", "fig3_rank_sample", "table7_sample", "fig3_alpha_sample"):
-        drawn = plots["data"][f"metrics/figures/{name}.csv"][0]["content"]["data"]["values"]
+    for name in ("sweeps/rank/sample", "figures/table7_sample", "sweeps/alpha/sample"):
+        drawn = plots["data"][f"metrics/{name}.csv"][0]["content"]["data"]["values"]
         assert {point["protocol"] for point in drawn} == {"kept", "filtered"}
         assert all(float(point["ndcg@10"]) > 0 for point in drawn)

@@ -36,6 +36,16 @@ def test_the_metrics_are_the_means_of_the_ranks(after):
     assert written["filtered"]["hit@10"] == np.mean(ranks["rank_filtered"].to_numpy() <= 10)
 
 
+def test_the_main_metrics_are_five_of_evaluate_json(after):
+    after("evaluate")
+    written = json.loads(Path("metrics/evaluate.json").read_text())
+    main = json.loads(Path("metrics/main.json").read_text())
+    assert main.keys() == {"ndcg@10", "hit@10", "filtered", "id_encoder"}
+    assert [main["ndcg@10"], main["hit@10"]] == [written["ndcg@10"], written["hit@10"]]
+    assert main["filtered"] == {name: written["filtered"][name] for name in ("ndcg@10", "hit@10")}
+    assert main["id_encoder"] == {"ndcg@10": written["id_encoder"]["ndcg@10"]}
+
+
 def test_without_a_model_it_says_what_to_run_and_keeps_the_metrics(after):
     workspace = after("evaluate")
     before = Path("metrics/evaluate.json").read_bytes()

@@ -81,6 +81,11 @@ def test_metrics_are_in_git_and_artifacts_are_in_the_cache():
             assert path.startswith("metrics/") == (options.get("cache") is False)
 
 
+def test_the_one_file_of_metrics_is_short():
+    declared = {path for stage in STAGES.values() for metric in stage.get("metrics", []) for path in metric}
+    assert declared == {"metrics/main.json"}
+
+
 def test_expensive_stages_have_only_cached_outputs_so_that_the_run_cache_restores_them():
     for stage in ("sft", "pretrain", "posttrain", "baseline"):
         assert "metrics" not in STAGES[stage]

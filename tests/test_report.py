@@ -20,6 +20,21 @@ def test_curves_have_one_row_per_epoch_and_one_column_per_metric(after):
         assert frame["epoch"].to_list() == [1, 2]
 
 
+def test_the_curves_of_all_trained_models_are_in_one_table(after):
+    workspace = after("evaluate")
+    workspace.set_params(baselines=["pop", "gru4rec"], baseline={"epochs": 2})
+    for name in ("pop", "gru4rec"):
+        workspace.run_baseline(name)
+    workspace.run("report")
+    frame = pl.read_csv("metrics/curves/models.csv")
+    assert frame.columns == ["model", "epoch", "loss", "ndcg@10"]
+    assert frame["model"].unique(maintain_order=True).to_list() == ["ID encoder alone", "SICSRec", "gru4rec"]
+    assert frame["epoch"].to_list() == [1, 2] * 3
+    workspace.set_params(baselines=[])
+    workspace.run("report")
+    assert not list(Path("artifacts/curves/baselines").iterdir())
+
+
 def test_training_json_has_the_summary_of_each_stage(after):
     after("report")
     written = json.loads(Path("metrics/training.json").read_text())

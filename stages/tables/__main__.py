@@ -9,7 +9,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from ruamel.yaml import YAML
 
 from stages.errors import InputError, run_stage
@@ -18,13 +17,12 @@ from stages.params import load_params
 from stages.shallow_clone import MEND, is_shallow
 from stages.tables.archive import archive_run, archived_runs
 from stages.tables.experiments import FinishedRun, choose_runs, finished_experiments, flatten
-from stages.tables.markdown import TESTED
+from stages.tables.figures import write_figure
 from stages.tables.registry import TABLES
-from stages.tables.summary import PROTOCOLS, as_markdown, one_run_per_seed, read_runs, summarise
+from stages.tables.summary import as_markdown, one_run_per_seed, read_runs, summarise
 
 FOLDER = Path("metrics/tables")
 ARCHIVE = Path("metrics/runs")
-FIGURES = Path("metrics/figures")
 
 
 def parse_conditions(pairs: list[str]) -> dict[str, Any]:
@@ -39,13 +37,7 @@ def write_table(result: dict[str, Any], name: str) -> None:
     write_json(FOLDER / f"{name}.json", result)
     with atomic(FOLDER / f"{name}.md") as temporary:
         temporary.write_text(as_markdown(result), encoding="utf-8")
-    points = [
-        {"row": row, "protocol": protocol, TESTED: values[protocol][TESTED]["mean"]}
-        for protocol in PROTOCOLS
-        for row, values in result["rows"].items()
-    ]
-    with atomic(FIGURES / f"{name}.csv") as temporary:
-        pl.DataFrame(points).write_csv(temporary)
+    write_figure(result)
 
 
 def refuse_to_lose_runs(result: dict[str, Any], path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from stages.tables.markdown import SIGNIFICANT, TESTED, p_cell
 from stages.tables.paper import paper_values
 from stages.training.metrics import mean_metrics, per_user_metrics
-from stages.training.statistics import holm, paired_p_value
+from stages.training.statistics import holm, interval, paired_p_value
 
 OURS = "sicsrec"
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
@@ -25,12 +25,15 @@ Ranks = dict[str, np.ndarray]  # {system: (users,) rank of the test item, 1 = be
 def compare(ranks: Ranks, *, resamples: int, seed: int) -> dict[str, Any]:
     """Metrics of each system, tests of SICSRec against each other one, and its gain over the best other one.
 
-    → {"systems": {name: {metrics, "p": Holm-corrected of TESTED}}, "best_other": {metric: {"system", "improvement"}}}.
+    → {"systems": {name: {metrics, "interval": 95 % of TESTED, "p": Holm-corrected of TESTED}},
+       "best_other": {metric: {"system", "improvement"}}}.
     """
     others = [name for name in ranks if name != OURS]
     gains = {name: per_user_metrics(values)[TESTED] for name, values in ranks.items()}
     p_values = holm([paired_p_value(gains[OURS], gains[name], resamples=resamples, seed=seed) for name in others])
-    systems: dict[str, dict[str, float]] = {name: mean_metrics(values) for name, values in ranks.items()}
+    systems: dict[str, dict[str, Any]] = {name: {**mean_metrics(values)} for name, values in ranks.items()}
+    for name, values in gains.items():
+        systems[name]["interval"] = interval(values, resamples=resamples, seed=seed)
     for name, p_value in zip(others, p_values, strict=True):
         systems[name]["p"] = p_value
     best_other = {}
@@ -71,7 +74,7 @@ def as_text(table: dict[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _star(values: dict[str, float], metric: str) -> str:
+def _star(values: dict[str, Any], metric: str) -> str:
     return "*" if metric == TESTED and values.get("p", 1) < SIGNIFICANT else " "
 
 

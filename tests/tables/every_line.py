@@ -21,6 +21,7 @@ from typing import Any
 
 from PIL import Image
 
+from stages.tables.figures import figure_path
 from stages.tables.registry import TABLES
 from tests.clone import ROOT, make_clone, run, stages_run
 from tests.encoders.test_image import saved as saved_image_encoder
@@ -129,7 +130,7 @@ def check_figures(clone: Path) -> None:
             picture.verify()
     plots = json.loads(run(clone, "dvc", "plots", "show", "--json"))
     assert "errors" not in plots, plots["errors"]
-    assert {f"metrics/figures/{name}_sample.csv" for name in TABLES} <= plots["data"].keys()
+    assert {figure_path(name, "sample").as_posix() for name in TABLES} <= plots["data"].keys()
 
 
 def another_candidate(number: int, body: dict[str, Any]) -> Reply:
