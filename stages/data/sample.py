@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.data.covers import write_covers
 from stages.data.sample_content import TOPICS, draw_cover, titles
-from stages.data.sample_world import VISITS, World, make_world, walk
+from stages.data.sample_world import LENGTHS, World, make_world, walk
 from stages.errors import InputError
 
 START, YEAR = 1_600_000_000, 31_536_000  # seconds
@@ -26,8 +26,8 @@ def write_sample(folder: Path, *, users: int, items: int, topics: int, seed: int
     """
     if topics > len(TOPICS):
         raise InputError(f"download.sample_topics is {topics}: the sample has words for at most {len(TOPICS)}")
-    if items < max(topics, 3 * VISITS[1]):
-        raise InputError(f"download.sample_items is {items}: at least {max(topics, 3 * VISITS[1])} are needed")
+    if items < max(topics, 2 * LENGTHS[1]):
+        raise InputError(f"download.sample_items is {items}: at least {max(topics, 2 * LENGTHS[1])} are needed")
     rng = np.random.default_rng(seed)
     world = make_world(items, topics, rng)
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def _write_pairs(path: Path, world: World, users: int, rng: np.random.Generator)
     rows = []
     for user in range(users):
         history, years = walk(world, rng)
-        seconds = START + (np.array(years) * YEAR).astype(np.int64) + np.arange(len(history))  # no two at the same time
+        seconds = START + (years * YEAR).astype(np.int64) + np.arange(len(history))  # no two at the same time
         rows += [(int(time), user, item) for time, item in zip(seconds, history, strict=True)]
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(

@@ -86,7 +86,7 @@ COVER_SIZE, FRAME = 64, 8
 
 
 def titles(world: World, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """A Chinese and an English title for each item: topic, sub-topic, part, creator, and often words that say nothing."""
+    """A Chinese and an English title for each item: topic, sub-topic, part, creator, often words that say nothing."""
     rows = []
     for subtopic, creator, part in zip(world.subtopic, world.creator, world.part, strict=True):
         topic_zh, sub_zh = _words(TOPICS[subtopic // SUBTOPICS][0], subtopic, "：", "、")

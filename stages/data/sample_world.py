@@ -1,13 +1,12 @@
 """Who views what in the built-in sample: items with attributes, and users whose next item depends on them.
 
-A user comes on several visits and views one or two items on each. A visit starts with an item that is new, often by the
-user's favourite creator, or goes on from the last item. What comes next depends on
+The next item of a user depends on
 
-- *content*: the sub-topics of a history are a Markov chain, and a user prefers the items of one creator;
+- *content*: the sub-topics of a history are a Markov chain, and a user tends to stay with the creator of the last item;
 - *habit*: each item has one to three habitual followers, independent of content, which only a model of IDs can learn;
-- *popularity*, which has a long tail, and *time*: the interest in each topic rises and falls over the year.
-
-Half of the items are released in the course of the year, and some of them when it ends: only valid and test know those.
+- *popularity*, which has a long tail;
+- *time*: most items are there from the start, the others are released later and are viewed more while they are new,
+  so a few are known to the test set alone; the interest in each topic rises and falls over the year.
 """
 
 from dataclasses import dataclass
@@ -17,17 +16,15 @@ from jaxtyping import Float, Int
 
 SUBTOPICS = 4  # of a topic
 CREATORS = 9
-NEWS = 0.5  # share of visits that start with a new item
-HABIT, CONTENT = 0.1, 0.8  # share of the other steps by habit and by content; the rest follows popularity alone
+HABIT, NEWS, CONTENT = 0.1, 0.045, 0.8  # share of steps of each kind; the other steps follow popularity alone
 STAY, SIBLING, FOLLOW_UP, ANYWHERE = 0.4, 0.03, 0.55, 0.02  # where the sub-topic goes in a step by content
 FAVOURITE = 8.0  # how many times likelier an item by the user's favourite creator is
-SEARCH = 0.2  # share of steps by content that come from a search, which finds all items equally
 TAIL = 1.0  # popularity of the item of rank r: r^-TAIL
-VISITS = (3, 9)  # of a user, few more often
-ONE_VIEW = 0.25  # share of visits with one item; the others have two
-RELEASED_LATER, RELEASED_LAST = 0.45, 0.03  # share of items: at any time of the year, and only when it ends
-NEW_FOR, LAST = 0.03, 0.995  # how long an item is new, and when the last ones are released, in years
-GAP, VIEW = 0.03, 1e-5  # mean time between two visits, and between two items of a visit, in years
+SEARCH = 0.5  # share of steps by content that come from a search, which finds all items equally
+LENGTHS = (4, 16)  # interactions of a user, short ones more often
+RELEASED_LATER, RELEASED_LAST = 0.2, 0.02  # share of items: at any time of the year, and only when it ends
+NEW_FOR, LAST = 0.05, 0.995  # how long an item is new, and when the last ones are released, in years
+GAP = 0.03  # mean time between two interactions of a user, in years
 
 
 @dataclass(frozen=True)
@@ -51,18 +48,19 @@ class World:
 
 def make_world(items: int, topics: int, rng: np.random.Generator) -> World:
     """Draw the items' attributes and the rules by which they follow each other."""
-    count = topics * SUBTOPICS * CREATORS
-    series, part = rng.permutation(count)[np.arange(items) % count], 1 + np.arange(items) // count
+    series = rng.permutation(topics * SUBTOPICS * CREATORS)[np.arange(items) % (topics * SUBTOPICS * CREATORS)]
+    subtopic, creator = series // CREATORS, series % CREATORS
+    part = 1 + np.arange(items) // (topics * SUBTOPICS * CREATORS)
     popularity = rng.permutation(1.0 / np.arange(1, items + 1) ** TAIL)
     popularity /= popularity.sum()
     kind, year = rng.random(items), rng.random(items)
     release = np.where(kind < RELEASED_LAST, LAST, np.where(kind < RELEASED_LAST + RELEASED_LATER, year, 0.0))
+    peak = np.repeat(rng.random(topics), SUBTOPICS)
     followers = []
     for item in range(items):
         others = np.where(np.arange(items) == item, 0, popularity)
         followers.append(rng.choice(items, size=rng.integers(1, 4), replace=False, p=others / others.sum()))
-    moves, peak = _moves(topics, rng), np.repeat(rng.random(topics), SUBTOPICS)
-    return World(series // CREATORS, series % CREATORS, part, popularity, release, moves, peak, followers)
+    return World(subtopic, creator, part, popularity, release, _moves(topics, rng), peak, followers)
 
 
 def _moves(topics: int, rng: np.random.Generator) -> Float[np.ndarray, "S S"]:
@@ -79,39 +77,38 @@ def _moves(topics: int, rng: np.random.Generator) -> Float[np.ndarray, "S S"]:
     return moves
 
 
-def walk(world: World, rng: np.random.Generator) -> tuple[list[int], list[float]]:
+def walk(world: World, rng: np.random.Generator) -> tuple[list[int], Float[np.ndarray, " n"]]:
     """One user's history and its times in years: no item twice, none before its release."""
-    low, high = VISITS
-    gaps = rng.exponential(GAP, size=low + int((high - low + 1) * rng.random() ** 2))
+    low, high = LENGTHS
+    length = low + int((high - low + 1) * rng.random() ** 2)
+    gaps = rng.exponential(GAP, size=length)
     gaps[-1] = rng.random() * (1 - LAST)  # the data hold users who were active shortly before they end
-    favourite = int(rng.integers(CREATORS))
+    times = 1 - np.cumsum(gaps[::-1])[::-1]
     history: list[int] = []
-    times: list[float] = []
-    for start in 1 - np.cumsum(gaps[::-1])[::-1]:
-        for view in range(1 if rng.random() < ONE_VIEW else 2):
-            times.append(float(start) + view * VIEW)
-            possible = (world.release <= start).astype(float)
-            possible[history] = 0
-            weights = possible * _next_weights(world, history, favourite, times[-1], view == 0, rng)
-            if not weights.any():  # what was to follow is in the history already, or nothing is new
-                weights = possible * world.popularity
-            history.append(int(rng.choice(len(weights), p=weights / weights.sum())))
+    favourite = int(rng.integers(CREATORS))
+    for time in times:
+        possible = (world.release <= time).astype(float)
+        possible[history] = 0
+        weights = _next_weights(world, history, favourite, float(time), rng) * possible
+        if not weights.any():  # all habitual followers or new items are in the history already, or there are none yet
+            weights = world.popularity * possible
+        history.append(int(rng.choice(len(weights), p=weights / weights.sum())))
     return history, times
 
 
 def _next_weights(
-    world: World, history: list[int], favourite: int, time: float, starts: bool, rng: np.random.Generator
+    world: World, history: list[int], favourite: int, time: float, rng: np.random.Generator
 ) -> Float[np.ndarray, " I"]:
-    """starts: whether a visit starts with this item."""
-    loyalty = np.where(world.creator == favourite, FAVOURITE, 1.0)
-    if starts and rng.random() < NEWS:
-        return loyalty * ((world.release > 0) & (time - world.release < NEW_FOR))
+    season = 1 + 0.8 * np.cos(2 * np.pi * (time - world.peak))[world.subtopic]
     draw = rng.random()
     if history and draw < HABIT:
         weights = np.zeros(len(world.popularity))
         weights[world.followers[history[-1]]] = 1.0 / np.arange(1, len(world.followers[history[-1]]) + 1)
         return weights
-    if history and draw < HABIT + CONTENT:
+    loyalty = np.where(world.creator == favourite, FAVOURITE, 1.0)
+    if draw < HABIT + NEWS:
+        return loyalty * ((world.release > 0) & (time - world.release < NEW_FOR))
+    if history and draw < HABIT + NEWS + CONTENT:
         shown = 1.0 if rng.random() < SEARCH else world.popularity
         return world.moves[world.subtopic[history[-1]]][world.subtopic] * loyalty * shown
-    return world.popularity * (1 + 0.8 * np.cos(2 * np.pi * (time - world.peak)))[world.subtopic]
+    return world.popularity * season

@@ -162,7 +162,11 @@ def tiny_text_encoder(titles: list[str], pooling: str, max_tokens: int) -> TextE
         vocab_size=tokenizer.get_vocab_size(), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=256, max_position_embeddings=max_tokens,
     )  # fmt: skip
-    return TextEncoder(BertModel(config), wrapped, "mean" if pooling == "auto" else pooling, max_tokens)
+    model = BertModel(config)
+    with torch.no_grad():  # what all titles share would be most of a mean over tokens
+        model.embeddings.token_type_embeddings.weight.zero_()
+        model.embeddings.position_embeddings.weight.mul_(0.25)
+    return TextEncoder(model, wrapped, "mean" if pooling == "auto" else pooling, max_tokens)
 
 
 def _with_cls_and_sep(tokenizer: Tokenizer) -> Tokenizer:

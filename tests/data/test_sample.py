@@ -13,7 +13,7 @@ from stages.data.covers import cover_names
 from stages.data.ninerec import read_items, scan_pairs
 from stages.data.sample import write_sample
 from stages.data.sample_content import MAKERS, TOPICS
-from stages.data.sample_world import LAST, VISITS, make_world, walk
+from stages.data.sample_world import LAST, LENGTHS, make_world, walk
 from stages.errors import InputError
 
 NAMES = ("sample_pair.csv", "sample_item.csv", "sample_cover.zip")
@@ -53,9 +53,7 @@ def test_covers_are_stored_decode_and_are_missing_for_a_few_items(sample: Path) 
 def test_histories_never_repeat_an_item_nor_a_time(sample: Path) -> None:
     histories = pairs_of(sample).group_by("raw_user").agg("raw_item", "timestamp")
     lengths = histories["raw_item"].list.len()
-    low, high = VISITS
-    assert lengths.min() >= low
-    assert lengths.max() <= 2 * high
+    assert (lengths.min(), lengths.max()) == LENGTHS
     assert len(lengths) == 300
     for column in ("raw_item", "timestamp"):
         assert (histories[column].list.n_unique() == lengths).all()
@@ -96,8 +94,8 @@ def test_a_few_percent_of_the_last_items_occur_in_no_other_users_earlier_history
     shares = []
     for seed in (1, 2, 3):
         rng = np.random.default_rng(seed)
-        world = make_world(800, 12, rng)
-        histories = [walk(world, rng)[0] for _ in range(1300)]
+        world = make_world(1000, 12, rng)
+        histories = [walk(world, rng)[0] for _ in range(1500)]
         known = {item for history in histories for item in history[:-2]}
         shares.append(np.mean([history[-1] not in known for history in histories]))
     assert 0.02 < np.mean(shares) < 0.08
