@@ -19,9 +19,10 @@ from stages.bench.machine import machine
 from stages.data.histories import Histories, padded_histories
 from stages.errors import run_stage
 from stages.files import atomic, read_parquet, read_vectors, write_json
+from stages.models.baselines.folded_missrec import folded_missrec
 from stages.models.baselines.missrec import MissRec, MissRecConfig
 from stages.models.sasrec import Sasrec, SasrecConfig
-from stages.models.serving import folded_missrec, folded_sicsrec
+from stages.models.serving import folded_sicsrec
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params

@@ -1,13 +1,11 @@
-"""Trained models made ready to serve: what does not depend on the request is computed beforehand. Same scores."""
+"""A trained SICSRec made ready to serve: what does not depend on the request is computed beforehand. Same scores."""
 
-import copy
 from dataclasses import replace
 from operator import attrgetter
 
 import torch
 from torch import nn
 
-from stages.models.baselines.missrec import MissRec
 from stages.models.sicsrec import Sicsrec
 
 
@@ -23,13 +21,3 @@ def folded_sicsrec(model: Sicsrec) -> Sicsrec:
             content.tables[name] = nn.Embedding.from_pretrained(adapter(content.tables[name].weight))
             content.adapters[name] = nn.Identity()
     return folded.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def folded_missrec(model: MissRec) -> MissRec:
-    """A copy whose content vectors are adapted already."""
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    for name, adaptor in model.adaptors.items():
-        setattr(model, f"content_{name}", adaptor(getattr(model, f"content_{name}")))
-        model.adaptors[name] = nn.Identity()
-    return model

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stages.models.baselines.folded_missrec import folded_missrec
 from stages.models.baselines.missrec import MissRec, MissRecConfig
-from stages.models.serving import folded_missrec, folded_sicsrec
+from stages.models.serving import folded_sicsrec
 from tests.models.test_sicsrec import CONFIG, HISTORIES, ITEMS, build
 
 
