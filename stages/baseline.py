@@ -68,7 +68,7 @@ def train(
 
     def validate(model: Recommender) -> dict[str, float]:
         return validation_metrics(
-            model.to(device), data.histories, data.valid, monitor=params.monitor, max_length=sequence.max_length,
+            model.to(device), data.before_valid, data.valid, monitor=params.monitor, max_length=sequence.max_length,
             device=device,
         )  # fmt: skip
 
@@ -134,7 +134,7 @@ def main() -> str:
     test = read_parquet(TEST)
 
     model, summary = train(name, params, data, device)
-    known = data.histories.extended(data.valid)  # the history before the test item
+    known = data.before_test(test)
     ranks, ranks_filtered = rank_users(
         model.eval(), known, test["item"].to_numpy(), max_length=params.sequence.max_length, device=device
     )

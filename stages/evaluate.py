@@ -68,7 +68,7 @@ def main() -> str:
     files = [SPLIT / f"{name}.parquet" for name in ("train", "valid", "test")]
     train, valid, test = map(read_parquet, files)
     inputs = check_inputs(*files, *(path for path, _, _ in reversed(MODELS.values())))
-    histories = Histories.from_frame(train).extended(valid["item"].to_numpy())  # all items before the test item
+    histories = Histories.before(test, lambda: Histories.from_frame(train).extended(valid["item"].to_numpy()))
 
     ranks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     models = {name: load(name, device) for name in MODELS}

@@ -19,6 +19,7 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]  # an empty YAML value is None
+Moment = Annotated[str, BeforeValidator(lambda value: str(value).strip())]  # YAML reads numbers and dates
 ColumnName = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value).strip())]
 
 
@@ -50,6 +51,9 @@ class DownloadParams(Section):
 
 
 class SplitParams(Section):
+    strategy: Literal["leave_one_out", "time"]  # which interactions are held out
+    valid_from: Moment  # of strategy time: a quantile of the interactions, a date or a timestamp
+    test_from: Moment
     min_interactions: Annotated[int, Field(ge=3, strict=True)]  # users with fewer are dropped (leave-one-out needs 3)
 
 

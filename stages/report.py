@@ -80,7 +80,10 @@ def write_groups(ranks: Ranks) -> None:
     """For which users content helps: SICSRec and its ID encoder by history length and by the test item's popularity."""
     train, test = read_parquet(SPLIT / "train.parquet"), read_parquet(SPLIT / "test.parquet")
     counts = read_parquet(SPLIT / "items.parquet")["count"].to_numpy()
-    lengths = train["items"].list.len().to_numpy().astype(np.int64) + 1  # with the validation item
+    if "history" in test.columns:  # of a split by time
+        lengths = test["history"].list.len().to_numpy().astype(np.int64)
+    else:
+        lengths = train["items"].list.len().to_numpy().astype(np.int64) + 1  # with the validation item
     targets = test["item"].to_numpy()
     content = {
         f"viewed_items_{protocol}": metrics_by_groups(

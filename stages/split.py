@@ -1,11 +1,13 @@
-"""Stage `split`: interactions to histories with the last two items held out (leave-one-out, paper section 4.1)."""
+"""Interactions to histories, with the last two items of each user (paper section 4.1) or a period held out."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from stages.data.covers import cover_names
-from stages.data.leave_one_out import split_leave_one_out, summarise
+from stages.data.leave_one_out import split_leave_one_out
 from stages.data.ninerec import check_titles, read_items, scan_pairs
+from stages.data.time_split import find_moments, split_by_time
+from stages.data.user_histories import summarise
 from stages.errors import run_stage
 from stages.files import write_json, write_parquet
 from stages.params import load_params
@@ -28,16 +30,21 @@ def main() -> str:
     covers = set(cover_names(RAW / f"{params.dataset}_cover.zip"))
     parts = 1 + file.stat().st_size // PART_BYTES
     OUTPUT.mkdir(parents=True, exist_ok=True)
+    least, moments = params.split.min_interactions, {}
     with TemporaryDirectory(prefix=".parts.", dir=OUTPUT) as folder:
-        split = split_leave_one_out(
-            pairs, items, covers, Path(folder), min_interactions=params.split.min_interactions, parts=parts
-        )
+        if params.split.strategy == "time":
+            valid_from, test_from = find_moments(pairs, params.split.valid_from, params.split.test_from)
+            moments = {"valid_from": valid_from, "test_from": test_from}
+            split = split_by_time(pairs, items, covers, Path(folder), min_interactions=least, parts=parts, **moments)
+        else:
+            split = split_leave_one_out(pairs, items, covers, Path(folder), min_interactions=least, parts=parts)
     frames = {name: getattr(split, name) for name in ("items", "train", "valid", "test", "full")}
     inputs = {OUTPUT.as_posix(): frame_id(*frames.values())}  # all files of a split carry one id
     for name, frame in frames.items():
         write_parquet(OUTPUT / f"{name}.parquet", frame, inputs)
+    targets = {"valid_users": split.valid.height, "test_users": split.test.height} if moments else {}
     facts = summarise(split)
-    write_json(METRICS, facts)
+    write_json(METRICS, facts | moments | targets)
     return f"{facts['users']:,} users, {facts['items']:,} items, {facts['interactions']:,} interactions"
 
 

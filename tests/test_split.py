@@ -68,6 +68,31 @@ def test_a_file_of_several_parts_gives_the_same_bytes_and_leaves_no_temporary_fi
     assert {path.name for path in Path("artifacts/split").iterdir()} == {f"{name}.parquet" for name in NAMES}
 
 
+def set_split(**changes: object) -> None:
+    content = YAML(typ="safe").load(Path("params.yaml"))
+    YAML().dump(content | {"split": content["split"] | changes}, Path("params.yaml"))
+
+
+def test_a_split_by_time_says_its_moments_and_how_many_users_have_targets() -> None:
+    download.main()
+    rows = [f"v{1 + (user * 7 + time) % 40},u{user},{time * 60 + user}\n" for time in range(20) for user in range(60)]
+    Path("artifacts/raw/sample_pair.csv").write_text("".join(rows))
+    set_split(strategy="time", valid_from=0.7, test_from=0.85)
+    split.main()
+    metrics = json.loads(Path("metrics/split.json").read_text())
+    moments = {name: metrics[name] for name in ("valid_from", "test_from", "valid_users", "test_users")}
+    assert moments == {"valid_from": 840, "test_from": 1020, "valid_users": 60, "test_users": 60}
+    assert set(read("train")["items"].list.len()) <= {13, 14}  # two of an item's repeats may be equal
+    assert set(read("test")["history"].list.len()) <= {16, 17}
+
+
+def test_a_moment_that_is_none_is_refused() -> None:
+    download.main()
+    set_split(strategy="time", valid_from="spring")
+    with pytest.raises(InputError, match=r"split.valid_from=spring: write a fraction such as 0.9, a date"):
+        split.main()
+
+
 def test_a_failed_split_leaves_no_files() -> None:
     download.main()
     content = YAML(typ="safe").load(Path("params.yaml"))
@@ -117,3 +142,13 @@ def test_no_titles_and_no_text_among_the_modalities_keep_every_item() -> None:
     split.main()
     assert read("items").height == 3
     assert json.loads(Path("metrics/split.json").read_text())["dropped"]["untitled_interactions"] == 0
+
+
+def test_the_sample_can_be_split_by_time() -> None:
+    download.main()
+    set_split(strategy="time", valid_from=0.4, test_from=0.6)
+    split.main()
+    full = dict(read("full").select("user", "items").iter_rows())
+    for name in ("valid", "test"):
+        for user, item, history in read(name).rows():
+            assert full[user][: len(history) + 1] == [*history, item]

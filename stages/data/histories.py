@@ -1,6 +1,6 @@
 """All users' histories in one array, and the batches of padded windows that training and ranking read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,6 +39,16 @@ class Histories:
         lengths = frame["items"].list.len().to_numpy()
         values = frame["items"].explode(empty_as_null=False).to_numpy().astype(np.int64)
         return Histories(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+
+    @staticmethod
+    def before(targets: pl.DataFrame, otherwise: "Callable[[], Histories]") -> "Histories":
+        """What precedes each row of `valid.parquet` or `test.parquet`: its `history`, which a split by time writes.
+
+        otherwise: makes the histories of a leave-one-out split, one for each row of `targets`.
+        """
+        if "history" in targets.columns:
+            return Histories.from_frame(targets.select(items="history"))
+        return otherwise()
 
     def extended(self, items: np.ndarray) -> "Histories":
         """Histories with one item appended to each. items: (users,), one for each user."""

@@ -47,7 +47,7 @@ def score_with_content(
     def validate(tried: float, unseen_scale: float) -> float:
         ranked = RankedBy(model, content_scored_vectors(model, seen, weight=tried, unseen_scale=unseen_scale))
         found = validation_metrics(
-            ranked, data.histories, data.valid, monitor=monitor, max_length=model.config.max_length, device=device
+            ranked, data.before_valid, data.valid, monitor=monitor, max_length=model.config.max_length, device=device
         )
         return found[monitor]
 

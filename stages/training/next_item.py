@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+import polars as pl
 import torch
 from jaxtyping import Int
 
@@ -43,7 +44,8 @@ class TrainingData:
     """Training histories and validation items. It does not hold the test items."""
 
     histories: Histories  # of training interactions
-    valid: Int[np.ndarray, " users"]  # each user's validation item
+    before_valid: Histories  # what precedes each validation item
+    valid: Int[np.ndarray, " users"]  # the validation items
     items: int  # N
     files: tuple[Path, ...]  # the files with the interactions
     inputs: Ids  # of these files and of `beside`, to be recorded in what is trained on them
@@ -54,7 +56,13 @@ class TrainingData:
         files = tuple(split / f"{name}.parquet" for name in ("train", "valid", "items"))
         train, valid, items = (read_parquet(file) for file in files)
         ids = check_inputs(*files, *beside)
-        return TrainingData(Histories.from_frame(train), valid["item"].to_numpy(), len(items), files[:2], ids)
+        histories = Histories.from_frame(train)
+        before_valid = Histories.before(valid, otherwise=lambda: histories)
+        return TrainingData(histories, before_valid, valid["item"].to_numpy(), len(items), files[:2], ids)
+
+    def before_test(self, test: pl.DataFrame) -> Histories:
+        """What precedes each test item. test: the rows of test.parquet."""
+        return Histories.before(test, otherwise=lambda: self.histories.extended(self.valid))
 
 
 def training_in_words(summary: dict[str, Any], monitor: str) -> str:
@@ -124,7 +132,7 @@ def train_next_item(
 
     def validate() -> dict[str, float]:
         return validation_metrics(
-            model, data.histories, data.valid, monitor=monitor, max_length=max_length, device=device
+            model, data.before_valid, data.valid, monitor=monitor, max_length=max_length, device=device
         )
 
     model.sampler = negative_sampler(negatives, data.histories.counts(data.items))

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.data.leave_one_out import Split, split_leave_one_out, summarise
+from stages.data.leave_one_out import split_leave_one_out
+from stages.data.user_histories import Split, summarise
 from stages.errors import InputError
 
 Event = tuple[str, str, int]

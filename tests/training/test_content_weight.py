@@ -21,7 +21,7 @@ def data() -> TrainingData:
     seen = [item for item in range(1, ITEMS + 1) if item not in UNSEEN]
     values = np.concatenate([seen, rng.choice(seen, USERS * LENGTH - len(seen))])
     histories = Histories(values, np.arange(USERS + 1) * LENGTH)
-    return TrainingData(histories, rng.integers(1, ITEMS + 1, USERS), ITEMS, (), {})
+    return TrainingData(histories, histories, rng.integers(1, ITEMS + 1, USERS), ITEMS, (), {})
 
 
 def hit_at_5(model, data, vectors, filtered: bool) -> float:

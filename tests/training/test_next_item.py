@@ -34,7 +34,8 @@ def data(tmp_path, monkeypatch) -> TrainingData:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     rng = np.random.default_rng(0)
     frame = pl.DataFrame({"items": [(1 + rng.permutation(9)[:n]).tolist() for n in rng.integers(3, 7, size=12)]})
-    return TrainingData(Histories.from_frame(frame), rng.integers(1, 10, size=12), 9, (), {})
+    histories = Histories.from_frame(frame)
+    return TrainingData(histories, histories, rng.integers(1, 10, size=12), 9, (), {})
 
 
 def train(data, folder, negatives="all", monitor="ndcg@10", schedule=SCHEDULE, **options):
