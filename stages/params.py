@@ -168,6 +168,7 @@ class Params(Section):
     frozen: tuple[Literal[FREEZABLE], ...]  # type: ignore[valid-type]  # Table 9
     baselines: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # rows of Table 4 beside SICSRec
     all_systems: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # for -S 'baselines=${all_systems}'
+    refit: bool  # whether the chosen models are trained once more, on training and validation items
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
     monitor: Literal[MONITORS]  # type: ignore[valid-type]  # validation metric that stops training, picks weights
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]

@@ -24,6 +24,8 @@ MADE_BY = {  # path, or the start of it: the stage that writes it
     "artifacts/neighbours": "neighbours",
     "artifacts/id_encoder.safetensors": "pretrain",
     "artifacts/sicsrec.safetensors": "posttrain",
+    "artifacts/ranks/sicsrec_refit": "refit",
+    "artifacts/ranks/id_encoder_refit": "refit",
     "artifacts/ranks/sicsrec": "evaluate",
     "artifacts/ranks/id_encoder": "evaluate",
     "artifacts/cases.parquet": "evaluate",

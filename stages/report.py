@@ -141,7 +141,7 @@ def draw_pictures(dataset: str, title: str) -> None:
 
 def main() -> str:
     params = load_params()
-    remove_unlisted([*OURS, *params.baselines])
+    remove_unlisted([*OURS, *(f"{name}_refit" for name in OURS), *params.baselines])
     summaries = {name: read_json(RANKS / f"{name}.json") for name in params.baselines}
     skipped = {name: summary["skipped"] for name, summary in summaries.items() if "skipped" in summary}
     trained = {name: summary for name, summary in summaries.items() if name not in skipped}

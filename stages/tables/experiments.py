@@ -23,6 +23,7 @@ NOT_COMPARED = {
     "all_systems",
     "baseline.absent",
     "source",
+    "refit",
     "launch",
     "device",
     "download.sha256",
@@ -38,6 +39,12 @@ NOT_COMPARED = {
 }
 # Params that older runs lack: what they were run with.
 ADDED = {"monitor": "ndcg@10", "content_weight": 0, "smoothing": 0, "posttrain.content": "own"}
+OWN_EPOCHS = {  # of the pipeline's own systems: the file and its section
+    OURS: ("metrics/training.json", "posttrain"),
+    "id_encoder": ("metrics/training.json", "pretrain"),
+    "sicsrec_refit": ("metrics/refit.json", "sicsrec"),
+    "id_encoder_refit": ("metrics/refit.json", "id_encoder"),
+}
 SHORT_HASH = 7  # digits of a commit
 
 
@@ -103,10 +110,7 @@ class Experiment:
 
     def epochs(self, system: str) -> int:
         """How many epochs its training took: of posttrain for `sicsrec`, 0 for systems that only count."""
-        if system == OURS:
-            path, section = "metrics/training.json", "posttrain"
-        else:
-            path, section = f"metrics/baselines/{system}.json", "training"
+        path, section = OWN_EPOCHS.get(system, (f"metrics/baselines/{system}.json", "training"))
         with self.files.open(path) as file:
             return int(json.load(file)[section].get("epochs", 0))
 

@@ -102,7 +102,7 @@ def train_next_item(
     *,
     max_length: int,
     negatives: Literal["all"] | int,
-    monitor: str,
+    monitor: str | None,
     seed: int,
     name: str,
     identity: Any,
@@ -115,7 +115,8 @@ def train_next_item(
     """Train a model in place with early stopping on validation; it ends with its best epoch's weights.
 
     max_length: the latest items of a history that the model reads. negatives: see `negative_sampler`.
-    monitor: the validation metric that stops training and picks the weights, one of MONITORS.
+    monitor: the validation metric that stops training and picks the weights, one of MONITORS; None: all epochs of the
+    schedule are trained, without validation.
     smoothing: of the targets, by SICSRec and its ID encoder; other systems have none.
     name, identity, inputs: what decides the result besides data and schedule; with them an interrupted run is found.
     make_batches: an epoch's batches; by default all positions of each history at once, for causal models.
@@ -131,6 +132,8 @@ def train_next_item(
         return shard_batches((make_batches or all_positions)(np.random.default_rng([seed, epoch])))
 
     def validate() -> dict[str, float]:
+        if monitor is None:
+            return {}
         return validation_metrics(
             model, data.before_valid, data.valid, monitor=monitor, max_length=max_length, device=device
         )

@@ -1,0 +1,75 @@
+"""SICSRec and its ID encoder trained once more, on training and validation items, and ranked: rows of their own.
+
+Validation chose the epochs and the weight of content; nothing is chosen here. Without `refit` the outputs are empty.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from stages.errors import run_stage
+from stages.files import read_parquet, write_json, write_parquet
+from stages.params import Params, load_params
+
+SPLIT = Path("artifacts/split")
+TEST = SPLIT / "test.parquet"
+INPUTS = [Path(f"artifacts/{name}") for name in ("embeddings.parquet", "id_encoder.safetensors", "sicsrec.safetensors")]
+CURVES = Path("artifacts/curves/refit")
+RANKS = Path("artifacts/ranks")
+METRICS = Path("metrics/refit.json")
+SYSTEMS = ("id_encoder", "sicsrec")
+
+
+def write_empty() -> None:
+    """The outputs without `refit`: no ranks, no metrics."""
+    for name in SYSTEMS:
+        empty = pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64))
+        write_parquet(RANKS / f"{name}_refit.parquet", empty)
+    write_json(METRICS, {})
+
+
+def refit(params: Params) -> str:
+    """Train both models, rank the test items, write ranks and metrics. → a line on it."""
+    # imported here: a run without `refit` is two seconds shorter without torch
+    from stages.parallel.device import choose_device
+    from stages.training.metrics import mean_metrics
+    from stages.training.next_item import TrainingData
+    from stages.training.ranking import rank_users
+    from stages.training.refit import Settings, refit_id_encoder, refit_sicsrec
+    from stages.training.smoothing import smoothing_inputs
+
+    data = TrainingData.read(SPLIT, TEST, *smoothing_inputs(params.smoothing), *INPUTS)
+    data = replace(data, histories=data.histories.extended(data.valid))
+    settings = Settings(
+        max_length=params.sequence.max_length,
+        negatives=params.loss.negatives,
+        smoothing=params.smoothing,
+        seed=params.seed,
+        device=choose_device(params.device),
+    )
+    encoder, encoder_epochs = refit_id_encoder(data, params.pretrain, settings)
+    sicsrec, sicsrec_epochs = refit_sicsrec(data, params.posttrain, settings, encoder)
+    test, summary = read_parquet(TEST), {}
+    for name, model, epochs in (("id_encoder", encoder, encoder_epochs), ("sicsrec", sicsrec, sicsrec_epochs)):
+        kept, filtered = rank_users(
+            model, data.histories, test["item"].to_numpy(), max_length=settings.max_length, device=settings.device
+        )
+        frame = pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered})
+        write_parquet(RANKS / f"{name}_refit.parquet", frame, data.inputs)
+        summary[name] = mean_metrics(kept) | {"filtered": mean_metrics(filtered), "epochs": epochs}
+    write_json(METRICS, summary)
+    return f"ID encoder {encoder_epochs} epochs, SICSRec {sicsrec_epochs} epochs, {test.height:,} users ranked"
+
+
+def main() -> str:
+    params = load_params()
+    CURVES.mkdir(parents=True, exist_ok=True)
+    if not params.refit:
+        write_empty()
+        return "nothing, as refit=false"
+    return refit(params)
+
+
+if __name__ == "__main__":
+    run_stage(main)
