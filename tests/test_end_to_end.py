@@ -74,7 +74,8 @@ def test_the_same_params_give_the_same_bytes_again(clone):
 
 def test_another_alpha_runs_posttrain_and_later_stages_only(clone):
     output = run(clone, "dvc", "exp", "run", "-S", "alpha=0.3")
-    assert stages_run(output) == ["posttrain", "evaluate", "report"]
+    ran = stages_run(output)
+    assert (ran[0], set(ran), ran[-1]) == ("posttrain", SECOND_STEP, "report")
     assert re.search(r"^metrics/main.json +ndcg@10 ", run(clone, "dvc", "metrics", "diff", "--all"), re.MULTILINE)
 
 

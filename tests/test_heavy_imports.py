@@ -20,11 +20,13 @@ IMPORTS = {  # stage: what importing its script imports of HEAVY; what it needs 
     "pairs": {"polars"},
     "sft": TRAINING,
     "embed": {"polars", "torch"},
+    "neighbours": {"polars"},
     "pretrain": TRAINING,
     "posttrain": TRAINING,
     "baseline_code": {"polars"},
     "baseline": TRAINING,
     "evaluate": {"polars", "scipy", "torch"},  # scipy: intervals
+    "refit": {"polars"},
     "report": {"polars", "scipy"},  # scipy: significance tests
     "recommend": {"polars", "torch"},
 }
