@@ -194,9 +194,11 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _smoothing_has_content(self) -> "Params":
-        if self.smoothing and not {"text", "image"} & set(self.modalities):
-            raise ValueError(f"smoothing={self.smoothing} needs content: add text or image to modalities, or set 0")
+    def _there_is_content_for_what_reads_it(self) -> "Params":
+        reads = {"smoothing": (self.smoothing, 0), "posttrain.content": (self.posttrain.content, "own")}
+        for key, (value, off) in reads.items():
+            if value != off and not {"text", "image"} & set(self.modalities):
+                raise ValueError(f"{key}={value} needs content: add text or image to modalities, or set {key}={off}")
         return self
 
     @model_validator(mode="after")

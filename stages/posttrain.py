@@ -113,7 +113,7 @@ def main() -> str:
     outcome = train(model, params, data, CURVES)
     if params.content_weight and config.widths:
         device = choose_device(params.device)
-        found = score_with_content(model, data, params.content_weight, monitor=params.monitor, device=device)
+        found = score_with_content(model, data, vectors, params.content_weight, monitor=params.monitor, device=device)
         if is_main_process():
             print(f"content_weight {found['chosen']}, validation {params.monitor} {found['validation']:.4f}")
         summary["content_weight"] = found

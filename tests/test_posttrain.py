@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from stages.errors import InputError
-from stages.models.content_scoring import content_scored_vectors
+from stages.files import read_vectors
+from stages.models.content_scoring import content_scored_vectors, neighbours_of_unseen
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import load_params
 from stages.posttrain import model_config
@@ -74,8 +75,11 @@ def test_the_weight_of_params_yaml_mixes_what_training_left(after):
     workspace.run("posttrain")
     ranked = load_model(WEIGHTS, Sicsrec, SicsrecConfig)
     counts = pl.read_parquet("artifacts/split/items.parquet")["count"].to_numpy()
+    seen, files = torch.from_numpy(counts > 0), Path("artifacts/embeddings.parquet")
+    vectors = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(files, ["text", "image"]).items()}
     scale = json.loads(Path("artifacts/curves/posttrain/summary.json").read_text())["content_weight"]["unseen_scale"]
-    expected = content_scored_vectors(ranked, torch.from_numpy(counts > 0), weight=0.5, unseen_scale=scale)
+    neighbours = neighbours_of_unseen(ranked, seen, vectors)
+    expected = content_scored_vectors(ranked, seen, neighbours, weight=0.5, unseen_scale=scale)
     torch.testing.assert_close(ranked.item_matrix(), expected)
     now = load_file(WEIGHTS)
     assert all(torch.equal(now[name], tensor) for name, tensor in trained.items())

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 NEIGHBOURS = 10
@@ -23,12 +23,15 @@ class Neighbours(NamedTuple):
         return (vectors[self.items - 1] * self.weights[..., None]).sum(dim=1)
 
 
-def unit_content(vectors: dict[str, Float[Tensor, "N _"]]) -> Float[Tensor, "N W"]:
-    """A unit vector of each item, of which inner products are the mean over the modalities of the cosines.
+def unit_content(
+    vectors: dict[str, Float[Tensor, "N _"]], centre: Bool[Tensor, " N"] | None = None
+) -> Float[Tensor, "N W"]:
+    """A unit vector of each item, whose inner products are cosines, averaged over the kinds of vectors.
 
-    vectors: {modality: (N, width)}; from each modality the mean vector is subtracted first.
+    vectors: {kind: (N, width)}, from which the mean of the items in `centre` is subtracted first (None: of all).
     """
-    units = [F.normalize(matrix - matrix.mean(dim=0), dim=-1) for matrix in vectors.values()]
+    means = [(matrix if centre is None else matrix[centre]).mean(dim=0) for matrix in vectors.values()]
+    units = [F.normalize(matrix - mean, dim=-1) for matrix, mean in zip(vectors.values(), means, strict=True)]
     return torch.cat(units, dim=-1) / len(units) ** 0.5
 
 

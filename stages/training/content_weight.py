@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stages.models.content_scoring import content_scored_vectors
+from stages.models.content_scoring import content_scored_vectors, neighbours_of_unseen
 from stages.models.sicsrec import Sicsrec
 from stages.training.next_item import TrainingData, validation_metrics
 
 WEIGHTS = tuple(tenths / 10 for tenths in range(11))  # tried by `auto`
-UNSEEN_SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.0)  # the first that costs no more than TOLERANCE is taken
+UNSEEN_SCALES = tuple(tenths / 10 for tenths in range(5, 21))  # the largest that costs at most TOLERANCE is taken
 TOLERANCE = 0.005  # share of the validation metric over all users that ranking unseen items may cost
 
 
@@ -33,19 +33,30 @@ class RankedBy:
 
 
 def score_with_content(
-    model: Sicsrec, data: TrainingData, weight: float | Literal["auto"], *, monitor: str, device: torch.device
+    model: Sicsrec,
+    data: TrainingData,
+    vectors: dict[str, Float[Tensor, "N _"]],
+    weight: float | Literal["auto"],
+    *,
+    monitor: str,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Let the model rank by vectors that hold `weight` of content; `auto`: the best of WEIGHTS by validation `monitor`.
 
     Of equal weights the smallest is chosen. Without `id` items are scored by content alone, and the weight is 1. Then
-    the vectors of items that training never saw are scaled down until ranking them costs no more than TOLERANCE.
+    the vectors of items that training never saw are scaled up as long as ranking them costs no more than TOLERANCE.
+    vectors: of the encoders, by modality.
     → what was chosen and its validation `monitor`, that of each weight tried (unseen items left out), and the number of
     unseen items.
     """
     seen = torch.from_numpy(data.histories.counts(data.items) > 0).to(device)
+    neighbours = neighbours_of_unseen(model, seen, {name: matrix.to(device) for name, matrix in vectors.items()})
+
+    def mixed(tried: float, unseen_scale: float) -> Tensor:
+        return content_scored_vectors(model, seen, neighbours, weight=tried, unseen_scale=unseen_scale)
 
     def validate(tried: float, unseen_scale: float) -> float:
-        ranked = RankedBy(model, content_scored_vectors(model, seen, weight=tried, unseen_scale=unseen_scale))
+        ranked = RankedBy(model, mixed(tried, unseen_scale))
         found = validation_metrics(
             ranked, data.before_valid, data.valid, monitor=monitor, max_length=model.config.max_length, device=device
         )
@@ -54,12 +65,13 @@ def score_with_content(
     weights = WEIGHTS if weight == "auto" else (weight,)
     measured = {tried: validate(tried, 0.0) for tried in (weights if model.config.use_id else (1.0,))}
     chosen = max(measured, key=measured.__getitem__)
-    for scale in UNSEEN_SCALES:
-        validation = validate(chosen, scale)
-        if validation >= (1 - TOLERANCE) * measured[chosen]:
+    scale, validation = 0.0, measured[chosen]
+    for larger in UNSEEN_SCALES if not seen.all() else ():
+        found = validate(chosen, larger)
+        if found < (1 - TOLERANCE) * measured[chosen]:
             break
-    vectors = content_scored_vectors(model, seen, weight=chosen, unseen_scale=scale)
-    model.rank_by(vectors, content_weight=chosen)
+        scale, validation = larger, found
+    model.rank_by(mixed(chosen, scale), content_weight=chosen)
     return {
         "chosen": chosen,
         "validation": validation,

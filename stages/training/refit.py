@@ -9,7 +9,7 @@ import torch
 from stages.errors import InputError
 from stages.files import read_json, read_vectors
 from stages.models.content_controls import control_vectors
-from stages.models.content_scoring import content_scored_vectors
+from stages.models.content_scoring import content_scored_vectors, neighbours_of_unseen
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import PosttrainParams, Schedule
@@ -76,14 +76,16 @@ def refit_sicsrec(
     from_encoder = config.use_id and {"id_embedding", "id_encoder"} & set(config.frozen)
     torch.manual_seed(settings.seed)
     model = Sicsrec(config, encoder if from_encoder else None)
+    matrices = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, [*config.widths]).items()}
+    vectors = control_vectors(matrices, schedule.content, settings.seed)
     if config.widths:
-        matrices = read_vectors(EMBEDDINGS, [*config.widths])
-        vectors = {name: torch.from_numpy(matrix) for name, matrix in matrices.items()}
-        model.load_content_vectors(control_vectors(vectors, schedule.content, settings.seed))
+        model.load_content_vectors(vectors)
     _train("sicsrec", model, data, schedule.model_copy(update={"epochs": chosen["best_epoch"]}), settings)
     model.eval()
     if scoring := chosen.get("content_weight"):
         seen = torch.from_numpy(data.histories.counts(data.items) > 0).to(settings.device)
+        neighbours = neighbours_of_unseen(model, seen, {name: table.to(seen.device) for name, table in vectors.items()})
         weight, scale = scoring["chosen"], scoring["unseen_scale"]
-        model.rank_by(content_scored_vectors(model, seen, weight=weight, unseen_scale=scale), content_weight=weight)
+        ranked_by = content_scored_vectors(model, seen, neighbours, weight=weight, unseen_scale=scale)
+        model.rank_by(ranked_by, content_weight=weight)
     return model, chosen["best_epoch"]
