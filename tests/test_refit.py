@@ -36,7 +36,7 @@ def test_the_id_encoder_is_trained_on_training_and_validation_items_for_the_chos
         for item in (*history, valid)
     ]
     offsets = np.concatenate([[0], np.cumsum(data.histories.lengths + 1)])
-    whole = TrainingData(Histories(np.array(values), offsets), data.valid, data.items, (), {})
+    whole = TrainingData(Histories(np.array(values), offsets), data.before_valid, data.valid, data.items, (), {})
     torch.manual_seed(2024)
     model = Sasrec(SasrecConfig(**read_config(Path("artifacts/id_encoder.safetensors"))))
     schedule = load_params().pretrain.model_copy(update={"epochs": best})

@@ -13,7 +13,7 @@ def inner_products(states: Float[Tensor, "P D"], items: Float[Tensor, "N D"]) ->
     On a CPU each row of the result starts at a multiple of ALIGNMENT: where rows follow each other directly and N is
     not a multiple of 8, the matrix product takes nearly twice the time.
     """
-    if states.device.type != "cpu":
+    if states.device.type != "cpu" or states.dtype != items.dtype:  # autocast makes them agree
         return states @ items.T
     width = -(-len(items) // ALIGNMENT) * ALIGNMENT
     rows = torch.empty(len(states), width, dtype=states.dtype)[:, : len(items)]

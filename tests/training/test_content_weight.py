@@ -78,7 +78,7 @@ def test_a_number_is_taken_as_it_is(data):
 
 
 def test_without_unseen_items_there_is_nothing_to_scale(data):
-    whole = TrainingData(data.histories, data.valid, ITEMS, (), {})
+    whole = TrainingData(data.histories, data.before_valid, data.valid, ITEMS, (), {})
     whole.histories.values[:2] = UNSEEN
     found = score_with_content(build().eval(), whole, VECTORS, 0.3, monitor="ndcg@10", device=CPU)
     assert (found["unseen_items"], found["unseen_scale"]) == (0, 0.0)
