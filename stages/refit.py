@@ -32,6 +32,7 @@ def write_empty() -> None:
 def refit(params: Params) -> str:
     """Train both models, rank the test items, write ranks and metrics. → a line on it."""
     # imported here: a run without `refit` is two seconds shorter without torch
+    from stages.data.histories import Histories
     from stages.parallel.device import choose_device
     from stages.training.metrics import mean_metrics
     from stages.training.next_item import TrainingData
@@ -40,7 +41,9 @@ def refit(params: Params) -> str:
     from stages.training.smoothing import smoothing_inputs
 
     data = TrainingData.read(SPLIT, TEST, *smoothing_inputs(params.smoothing), *INPUTS)
-    data = replace(data, histories=data.histories.extended(data.valid))
+    train, valid, test = (read_parquet(SPLIT / f"{name}.parquet") for name in ("train", "valid", "test"))
+    before_test = data.before_test(test)
+    data = replace(data, histories=Histories.with_validation(train, valid, test))
     settings = Settings(
         max_length=params.sequence.max_length,
         negatives=params.loss.negatives,
@@ -50,10 +53,10 @@ def refit(params: Params) -> str:
     )
     encoder, encoder_epochs = refit_id_encoder(data, params.pretrain, settings)
     sicsrec, sicsrec_epochs = refit_sicsrec(data, params.posttrain, settings, encoder)
-    test, summary = read_parquet(TEST), {}
+    summary = {}
     for name, model, epochs in (("id_encoder", encoder, encoder_epochs), ("sicsrec", sicsrec, sicsrec_epochs)):
         kept, filtered = rank_users(
-            model, data.histories, test["item"].to_numpy(), max_length=settings.max_length, device=settings.device
+            model, before_test, test["item"].to_numpy(), max_length=settings.max_length, device=settings.device
         )
         frame = pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered})
         write_parquet(RANKS / f"{name}_refit.parquet", frame, data.inputs)

@@ -14,12 +14,15 @@ from stages.training.checkpoints import load_model
 def test_every_stage_reads_the_tables_of_a_split_by_time(after):
     workspace = after("download")
     workspace.set_params(
-        split={"strategy": "time", "valid_from": 0.4, "test_from": 0.6}, sft={"tasks": []}, baselines=["pop", "sasrec"]
+        split={"strategy": "time", "valid_from": 0.4, "test_from": 0.6},
+        sft={"tasks": []},
+        baselines=["pop", "sasrec"],
+        refit=True,
     )
     workspace.run("split", "pairs", "sft", "embed", "pretrain", "posttrain", "baseline_code")
     for name in ("pop", "sasrec"):
         workspace.run_baseline(name)
-    workspace.run("evaluate", "report")
+    workspace.run("evaluate", "refit", "report")
     test, ranks = (pl.read_parquet(f"artifacts/{name}.parquet") for name in ("split/test", "ranks/sicsrec"))
     assert ranks["user"].to_list() == test["user"].to_list()
     model = load_model(Path("artifacts/sicsrec.safetensors"), Sicsrec, SicsrecConfig)
@@ -30,5 +33,5 @@ def test_every_stage_reads_the_tables_of_a_split_by_time(after):
     groups = json.loads(Path("metrics/groups.json").read_text())["viewed_items_kept"]
     lengths = np.array(test["history"].list.len())
     assert [group["users"] for group in groups["history_length"].values()][0] == int((lengths <= 4).sum())
-    for name in ("pop", "sasrec"):
+    for name in ("pop", "sasrec", "sicsrec_refit"):
         assert pl.read_parquet(f"artifacts/ranks/{name}.parquet").height == test.height

@@ -50,6 +50,20 @@ class Histories:
             return Histories.from_frame(targets.select(items="history"))
         return otherwise()
 
+    @staticmethod
+    def with_validation(train: pl.DataFrame, valid: pl.DataFrame, test: pl.DataFrame) -> "Histories":
+        """Training histories with the validation items. train, valid, test: the tables of a split.
+
+        Of a split by time: what precedes a user's test item; without one, the validation item and what precedes it;
+        without either, the training history.
+        """
+        if "history" not in test.columns:
+            return Histories.from_frame(train).extended(valid["item"].to_numpy())
+        with_target = pl.concat_list("history", "item")
+        frames = [test.select("user", items="history"), valid.select("user", items=with_target), train]
+        known = pl.concat([frame.select("user", "items") for frame in frames])
+        return Histories.from_frame(known.unique("user", keep="first", maintain_order=True).sort("user"))
+
     def extended(self, items: np.ndarray) -> "Histories":
         """Histories with one item appended to each. items: (users,), one for each user."""
         ends = self.offsets[1:]

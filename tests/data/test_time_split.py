@@ -92,6 +92,17 @@ def test_histories_before_targets_are_those_of_the_tables(tmp_path):
     assert Histories.before(split.test.drop("history"), otherwise=lambda: other) is other
 
 
+def test_training_with_validation_items_has_of_each_user_all_that_precedes_the_test(tmp_path):
+    split = split_of(tmp_path)
+    raw, users = (dict(split.items.select("item", "raw_id").iter_rows()), split.full["raw_id"].to_list())
+    found = Histories.with_validation(split.train, split.valid, split.test)
+    rows = [found.values[found.offsets[n] : found.offsets[n + 1]].tolist() for n in range(len(found.lengths))]
+    expected = {
+        user: [item for item, time in EVENTS[user] if time < 20] for user in users
+    }  # here no user has a second item in the validation period only
+    assert {user: [raw[item] for item in row] for user, row in zip(users, rows, strict=True)} == expected
+
+
 def test_several_parts_give_the_same_tables(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
