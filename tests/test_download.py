@@ -18,7 +18,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def set_params(**changes: object) -> None:
     content = YAML(typ="safe").load(PARAMS)
-    content["download"] |= {"sample_users": 40, "sample_items": 30, "sample_topics": 3}
+    content["download"] |= {"sample_users": 40, "sample_items": 40, "sample_topics": 3}
     YAML().dump(content | changes, Path("params.yaml"))
 
 
@@ -29,7 +29,8 @@ def test_the_sample_is_written_in_the_layout_of_ninerec() -> None:
     assert names == ["sample_cover.zip", "sample_item.csv", "sample_pair.csv"]
     metrics = json.loads(Path("metrics/download.json").read_text())
     total = sum(file.stat().st_size for file in Path("artifacts/raw").iterdir())
-    assert metrics == {"dataset": "sample", "files": 3, "covers": 30, "bytes": total}
+    assert 30 < metrics.pop("covers") <= 40  # some are missing
+    assert metrics == {"dataset": "sample", "files": 3, "bytes": total}
 
 
 def test_a_relative_source_gives_the_chosen_dataset_and_replaces_the_folder() -> None:

@@ -38,7 +38,7 @@ def test_every_item_has_a_vector_of_each_modality_in_the_items_order(after):
 def test_sorting_by_length_gives_each_title_its_own_vector(after):
     after("embed")
     titles = pl.read_parquet("artifacts/split/items.parquet")["title_zh"].to_list()
-    encoder = load_text_encoder(str(Path("artifacts/encoders/text").resolve()), "cls", 64)
+    encoder = load_text_encoder(str(Path("artifacts/encoders/text").resolve()), "auto", 64)
     encoder.model.eval()
     vectors = pl.read_parquet(EMBEDDINGS)["text"].to_numpy()
     with torch.inference_mode():

@@ -166,7 +166,10 @@ def tiny_text_encoder(titles: list[str], pooling: str, max_tokens: int) -> TextE
     with torch.no_grad():  # what all titles share would be most of a mean over tokens
         model.embeddings.token_type_embeddings.weight.zero_()
         model.embeddings.position_embeddings.weight.mul_(0.25)
-    return TextEncoder(model, wrapped, "mean" if pooling == "auto" else pooling, max_tokens)
+    # saved with its pooling, which a plain BERT folder does not name
+    return TextEncoder(
+        model, wrapped, "mean" if pooling == "auto" else pooling, max_tokens, from_sentence_transformers=True
+    )
 
 
 def _with_cls_and_sep(tokenizer: Tokenizer) -> Tokenizer:

@@ -77,7 +77,7 @@ def cross_entropy_over_all(
 
     torch.nn.functional.linear_cross_entropy computes the same; on a CPU it is slower than this.
     """
-    if states.device.type == "cpu":
+    if states.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         losses: Tensor = _CrossEntropyOverAll.apply(states, items, (targets - 1).clamp(min=0))
         return losses
     return F.cross_entropy(states @ items.T, targets - 1, ignore_index=-1, reduction="none")
