@@ -19,10 +19,9 @@ def projected(vectors: dict[str, Tensor], when: str) -> pl.DataFrame:
 
     → columns when, modality, x, y; a row per vector; rounded to DECIMALS.
     """
+    from sklearn.decomposition import PCA  # a second, which a stage that only loads this module need not wait for
+
     stacked = np.concatenate([table.numpy() for table in vectors.values()]).astype(np.float64)
-    centered = stacked - stacked.mean(axis=0)
-    axes = np.linalg.svd(centered, full_matrices=False).Vh[:2]
-    axes *= np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])[:, None]  # an axis has no sign of its own
-    points = (centered @ axes.T).round(DECIMALS)
+    points = PCA(2, svd_solver="full").fit_transform(stacked).round(DECIMALS)
     names = [name for name, table in vectors.items() for _ in range(len(table))]
     return pl.DataFrame({"when": when, "modality": names, "x": points[:, 0], "y": points[:, 1]})
