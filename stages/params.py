@@ -195,7 +195,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _there_is_content_for_what_reads_it(self) -> "Params":
-        reads = {"smoothing": (self.smoothing, 0), "posttrain.content": (self.posttrain.content, "own")}
+        reads = {
+            "content_weight": (self.content_weight, 0),
+            "smoothing": (self.smoothing, 0),
+            "posttrain.content": (self.posttrain.content, "own"),
+        }
         for key, (value, off) in reads.items():
             if value != off and not {"text", "image"} & set(self.modalities):
                 raise ValueError(f"{key}={value} needs content: add text or image to modalities, or set {key}={off}")

@@ -111,7 +111,7 @@ def main() -> str:
         summary["content_first"] = train(first, params, data, CURVES / "content_first").summary()
         model.load_content_side(first)
     outcome = train(model, params, data, CURVES)
-    if params.content_weight and config.widths:
+    if params.content_weight:
         device = choose_device(params.device)
         found = score_with_content(model, data, vectors, params.content_weight, monitor=params.monitor, device=device)
         if is_main_process():

@@ -49,6 +49,7 @@ def test_a_number_as_dvc_writes_it_is_a_number(tmp_path):
         ({"content_weight": 1.5}, "content_weight: should be a number from 0 to 1, or auto (got 1.5)"),
         ({"content_weight": "automatic"}, "content_weight: should be a number from 0 to 1, or auto (got 'automatic')"),
         ({"smoothing": 1}, "smoothing"),
+        ({"content_weight": "auto", "modalities": ["id"]}, "content_weight=auto needs content"),
         ({"smoothing": 0.1, "modalities": ["id"]}, "smoothing=0.1 needs content: add text or image to modalities"),
         ({"posttrain__content": "shuffled", "modalities": ["id"]}, "posttrain.content=shuffled needs content"),
         ({"posttrain__content": "none"}, "posttrain.content"),

@@ -98,13 +98,6 @@ def test_a_control_trains_on_other_content_vectors(after):
     assert not torch.allclose(random, own)
 
 
-def test_id_alone_has_no_content_to_score_with(after):
-    workspace = after("pretrain")
-    workspace.set_params(modalities=["id"], content_weight="auto")
-    workspace.run("posttrain")
-    assert load_model(WEIGHTS, Sicsrec, SicsrecConfig).config.content_weight is None
-
-
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
