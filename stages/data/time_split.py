@@ -1,5 +1,6 @@
 """The global time split: training ends at one moment for all users, validation at a later one; the rest is the test."""
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import polars as pl
 from stages.data.user_histories import Split, user_histories, with_counts
 from stages.errors import InputError
 
-UNITS = ((10**11, 1), (10**14, 10**3), (float("inf"), 10**6))  # (below, units a second) for times after 1973
+# (below, units a second) for times after 1973
+UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (float("inf"), 10**9))
 
 
 def split_by_time(
@@ -63,8 +65,8 @@ def find_moments(pairs: pl.LazyFrame, valid_from: str, test_from: str) -> tuple[
     """The two moments as timestamps of `pairs`.
 
     A fraction is a quantile of all interactions. A whole number is a timestamp. A date (UTC if it has no offset) is
-    converted to the unit of the timestamps, seconds, milliseconds or microseconds by their size. Raises InputError
-    when a moment is none of these, or the second is not after the first.
+    converted to the unit of the timestamps, seconds, milliseconds, microseconds or nanoseconds by their size. Raises
+    InputError when a moment is none of these, or the second is not after the first.
     """
     latest = int(pairs.select(pl.col("timestamp").max()).collect(engine="streaming").item())
     moments = [
@@ -88,7 +90,8 @@ def _moment(pairs: pl.LazyFrame, text: str, param: str, latest: int) -> int:
         if 0 < number < 1:
             quantile = pl.col("timestamp").quantile(number, interpolation="higher")
             return int(pairs.select(quantile).collect(engine="streaming").item())
-        return int(number)
+        if math.isfinite(number):
+            return int(number)
     try:
         date = datetime.fromisoformat(text)
     except ValueError:

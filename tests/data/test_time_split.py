@@ -135,7 +135,7 @@ def test_a_fraction_is_a_quantile_and_a_whole_number_a_timestamp():
     assert find_moments(HUNDRED, "0.8", "95") == (80, 95)
 
 
-@pytest.mark.parametrize("unit", [1, 10**3, 10**6])
+@pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])
 def test_a_date_is_converted_to_the_unit_of_the_timestamps(unit):
     start = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())
     pairs = pairs_of({"u": [("a", (start + hour * 3600) * unit) for hour in range(100)]})
@@ -149,3 +149,9 @@ def test_a_date_is_converted_to_the_unit_of_the_timestamps(unit):
 def test_moments_in_the_wrong_order_or_after_the_end_are_refused(moments):
     with pytest.raises(InputError, match="they must come in this order"):
         find_moments(HUNDRED, *moments)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "soon"])
+def test_a_moment_that_is_no_moment_is_refused_with_the_forms_that_are(text):
+    with pytest.raises(InputError, match=f"split.valid_from={text}: write a fraction"):
+        find_moments(HUNDRED, text, "0.9")
