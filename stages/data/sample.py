@@ -35,7 +35,7 @@ def write_sample(folder: Path, *, users: int, items: int, topics: int, seed: int
     _write_items(folder / "sample_item.csv", world, rng)
     covers = [(f"v{item}.jpg", draw_cover(world, item, topics, rng)) for item in range(items)]
     kept = [cover for cover in covers if rng.random() >= NO_COVER]
-    write_covers(folder / "sample_cover.zip", sorted(kept or covers[:1]))
+    write_covers(folder / "sample_cover.zip", sorted(kept))
 
 
 def _write_pairs(path: Path, world: World, users: int, rng: np.random.Generator) -> None:

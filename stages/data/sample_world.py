@@ -2,11 +2,12 @@
 
 The next item of a user depends on
 
-- *content*: the sub-topics of a history are a Markov chain, and a user tends to stay with the creator of the last item;
+- *content*: the sub-topics of a history are a Markov chain, and each user prefers the items of one creator;
 - *habit*: each item has one to three habitual followers, independent of content, which only a model of IDs can learn;
 - *popularity*, which has a long tail;
-- *time*: most items are there from the start, the others are released later and are viewed more while they are new,
-  so a few are known to the test set alone; the interest in each topic rises and falls over the year.
+- *time*: most items are there from the start, the others are released later. A share of the steps goes to new items,
+  and some items are released when the data end, so a few are known to the test set alone. The interest in each topic
+  rises and falls over the year.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from jaxtyping import Float, Int
 
 SUBTOPICS = 4  # of a topic
 CREATORS = 9
-HABIT, NEWS, CONTENT = 0.1, 0.045, 0.8  # share of steps of each kind; the other steps follow popularity alone
+# share of steps by habit, to new items and by content; the other steps follow popularity alone
+HABIT, NEWS, CONTENT = 0.1, 0.045, 0.8
 STAY, SIBLING, FOLLOW_UP, ANYWHERE = 0.4, 0.03, 0.55, 0.02  # where the sub-topic goes in a step by content
 FAVOURITE = 8.0  # how many times likelier an item by the user's favourite creator is
 TAIL = 1.0  # popularity of the item of rank r: r^-TAIL

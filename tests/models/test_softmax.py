@@ -43,17 +43,6 @@ def test_cross_entropy_of_large_scores_is_finite():
     assert cross_entropy_over_all(states, vectors, torch.tensor([2])).tolist() == [2e4]
 
 
-@pytest.mark.parametrize("negatives", [None, 6])
-def test_positions_without_a_target_do_not_change_the_loss(negatives):
-    states, targets = torch.randn(4, 4), torch.tensor([1, 0, 5, 0])
-    sampler = negatives and Sampler(torch.from_numpy(COUNTS), negatives)
-    some = targets > 0
-    torch.manual_seed(1)
-    expected = next_item_loss(states[some], targets[some], candidates, sampler)
-    torch.manual_seed(1)
-    torch.testing.assert_close(next_item_loss(states, targets, candidates, sampler), expected)
-
-
 def test_half_of_the_negatives_are_uniform_and_half_follow_training():
     torch.manual_seed(0)
     items, log_expected = Sampler(torch.from_numpy(COUNTS), 200_000).draw()
@@ -145,14 +134,15 @@ def test_with_a_sampler_smoothing_adds_the_same_as_over_all_items():
 
 
 @pytest.mark.parametrize("negatives", [None, 6])
-def test_positions_without_a_target_do_not_change_the_smoothed_loss(negatives):
+@pytest.mark.parametrize("smoothing", [None, SMOOTHING])
+def test_positions_without_a_target_do_not_change_the_loss(negatives, smoothing):
     states, targets = torch.randn(4, 4), torch.tensor([1, 0, 5, 0])
     sampler = negatives and Sampler(torch.from_numpy(COUNTS), negatives)
     some = targets > 0
     torch.manual_seed(1)
-    expected = next_item_loss(states[some], targets[some], candidates, sampler, SMOOTHING)
+    expected = next_item_loss(states[some], targets[some], candidates, sampler, smoothing)
     torch.manual_seed(1)
-    torch.testing.assert_close(next_item_loss(states, targets, candidates, sampler, SMOOTHING), expected)
+    torch.testing.assert_close(next_item_loss(states, targets, candidates, sampler, smoothing), expected)
 
 
 def test_smoothing_has_no_state_to_save():
