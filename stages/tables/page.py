@@ -13,6 +13,7 @@ from typing import Any
 from stages.errors import InputError, run_stage
 from stages.files import atomic, read_json
 from stages.tables.archive import ArchivedRun, archived_runs
+from stages.tables.claims import claim_cells
 from stages.tables.markdown import SIGNIFICANT, TESTED
 from stages.tables.registry import TABLES
 
@@ -166,6 +167,16 @@ def page() -> str:
         "**kept**: viewed items stay in the ranking, the paper's protocol. **filtered**: they are left out, as a",
         "recommender would. p: paired randomisation test over users, Holm's correction over the rows of a table; bold",
         f"below {SIGNIFICANT}. How each table is run: [stages/tables/README.md](../stages/tables/README.md).",
+        "",
+    ]
+    datasets = [name for name in DATASETS if name in tables.get("table4", {})]
+    lines += [
+        "## What holds of the paper's claims",
+        "",
+        "How far the first is ahead of the second in ndcg@10, with the 95 % interval over users where the ranks are",
+        f"in `runs/`. *holds* and *reversed*: p below {SIGNIFICANT}; *not shown*: neither.",
+        "",
+        *table_lines([*claim_cells(tables, datasets, SYSTEM_NAMES)]),
         "",
     ]
     for name, by_dataset in tables.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from stages.errors import InputError
 from stages.tables.archive import COUNT
@@ -17,7 +18,7 @@ from stages.tables.markdown import SIGNIFICANT, TESTED, p_cell
 from stages.tables.paper import paper_values
 from stages.tables.registry import Table
 from stages.training.metrics import per_user_metrics
-from stages.training.statistics import holm, paired_p_value
+from stages.training.statistics import holm, interval, paired_p_value
 
 PROTOCOLS = {"kept": "rank", "filtered": "rank_filtered"}  # viewed items kept (the paper's) or filtered out: the column
 
@@ -89,14 +90,18 @@ def summarise(
         for row, found in present.items()
     }
     for protocol in PROTOCOLS:
-        p_values = _p_values(present, protocol, reference, resamples=resamples, seed=seed)
+        pairs = _paired(present, protocol, reference)
+        tested = holm([paired_p_value(own, theirs, resamples=resamples, seed=seed) for own, theirs in pairs.values()])
+        p_values = dict(zip(pairs, tested, strict=True))
         for row, found in present.items():
             rows[row][protocol] = {
                 metric: _mean_and_deviation([values[metric].mean() for values in found.metrics[protocol].values()])
                 for metric in table.metrics
             }
             if row in p_values:
+                own, theirs = pairs[row]
                 rows[row][protocol]["p"] = p_values[row]
+                rows[row][protocol]["difference"] = _relative_interval(own, theirs, resamples=resamples, seed=seed)
             if found.by_count[protocol]:
                 rows[row][protocol]["by_training_count"] = _mean_groups([*found.by_count[protocol].values()])
     for row in rows:
@@ -133,13 +138,13 @@ def _mean_groups(of_seeds: list[Groups]) -> Groups:
     }
 
 
-def _p_values(
-    present: dict[str, Runs], protocol: str, reference: str, *, resamples: int, seed: int
-) -> dict[str, float]:
-    """Holm-corrected p-values of each row against the reference, over the seeds that both have."""
+def _paired(
+    present: dict[str, Runs], protocol: str, reference: str
+) -> dict[str, tuple[Float[np.ndarray, " users"], Float[np.ndarray, " users"]]]:
+    """The tested metric of each user under the reference and under each other row, over the seeds that both have."""
     if reference not in present:
         return {}
-    others = {}
+    pairs = {}
     for row, found in present.items():
         theirs, own = found.metrics[protocol], present[reference].metrics[protocol]
         if row == reference or not (both := sorted(theirs.keys() & own.keys())):
@@ -147,8 +152,16 @@ def _p_values(
         left, right = (_mean_over_seeds(metrics, both) for metrics in (own, theirs))
         if len(left) != len(right):
             raise InputError(f"{row} and {reference} were not ranked for the same users")
-        others[row] = paired_p_value(left, right, resamples=resamples, seed=seed)
-    return dict(zip(others, holm(list(others.values())), strict=True))
+        pairs[row] = (left, right)
+    return pairs
+
+
+def _relative_interval(
+    own: Float[np.ndarray, " users"], theirs: Float[np.ndarray, " users"], *, resamples: int, seed: int
+) -> list[float] | None:
+    """95 % interval of a row's mean difference from the reference, as a share of the reference's mean."""
+    mean = own.mean()
+    return [bound / mean for bound in interval(theirs - own, resamples=resamples, seed=seed)] if mean else None
 
 
 def _mean_over_seeds(metrics: dict[int, UserMetrics], seeds: list[int]) -> np.ndarray:

@@ -1,0 +1,100 @@
+"""What holds of the paper's claims: one line each, in both protocols, for metrics/README.md."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from stages.tables.markdown import SIGNIFICANT, TESTED
+from stages.tables.registry import ABLATIONS, OURS, SASREC, SCORED_BY_CONTENT, STRATEGIES
+
+Table = dict[str, Any]  # as summary.py writes it
+BEST_OTHER = ""  # the row with the highest mean but the better one itself
+NOT_SHOWN = {"pop", "itemknn"}  # not in the paper's table
+
+FIXED_CONTENT = {name for name in STRATEGIES if name.startswith("fixed Con")}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`better` has a higher ndcg@10 than `worse`, both rows of the table, of which one is its reference."""
+
+    text: str
+    table: str
+    better: str
+    worse: str
+
+
+CLAIMS = (
+    Claim("SICSRec is ahead of its ID encoder, SASRec", "table4", OURS, "sasrec"),
+    Claim("SICSRec is ahead of the best other system", "table4", OURS, BEST_OTHER),
+    *(
+        Claim(f"{name.removeprefix('without ')} helps", "table7", "SICSRec", name)
+        for name in ABLATIONS
+        if name.startswith("without ")
+    ),
+    Claim("IDs beside titles are better than titles alone", "table8", "SICSRec ID+T", "SICSRec T"),
+    *(
+        Claim(f"fixing the ID encoder is better than {name}", "table9", "fixed IDEnc", name)
+        for name in STRATEGIES
+        if name not in FIXED_CONTENT | {"fixed IDEnc"}
+    ),
+    Claim("SICSRec, scored by content too, is ahead of SASRec, both stopped by filtered.ndcg@10",
+          "filtered", SCORED_BY_CONTENT, SASREC),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How far `better` is ahead of `worse`, as a share of worse's mean. interval: 95 %, None where ranks are gone."""
+
+    over: str
+    gain: float
+    interval: tuple[float, float] | None
+    p_value: float
+
+    def verdict(self) -> str:
+        """Whether the paired test confirms the claim, contradicts it, or neither."""
+        if self.p_value >= SIGNIFICANT:
+            return "not shown"
+        return "holds" if self.gain > 0 else "reversed"
+
+
+def effect(claim: Claim, table: Table, protocol: str) -> Effect | None:
+    """The claim's effect in one table and protocol; None where a row was not run, or has none."""
+    rows, reference = table["rows"], table["reference"]
+    means = {name: row[protocol][TESTED]["mean"] for name, row in rows.items()}
+    others = [name for name in rows if name not in NOT_SHOWN | {claim.better}]
+    worse = claim.worse or max(others, key=means.__getitem__)
+    if claim.better not in rows or not means.get(worse) or reference not in (claim.better, worse):
+        return None
+    ahead = reference == claim.better  # the table holds the other row's difference from the reference
+    tested = rows[worse if ahead else claim.better][protocol]
+    bounds = tested.get("difference")
+    if bounds and ahead:
+        bounds = [-bound / (1 + bound) for bound in reversed(bounds)]
+    gain = means[claim.better] / means[worse] - 1
+    return Effect(worse, gain, tuple(bounds) if bounds else None, tested["p"])
+
+
+def in_words(found: Effect | None, *, name: str | None) -> str:
+    """`holds: +11.7 % (+9.0 to +14.1), p 0.022`. name: of the other system, where the claim does not say it."""
+    if found is None:
+        return ""
+    bounds = f" ({found.interval[0]:+.1%} to {found.interval[1]:+.1%})" if found.interval else ""
+    over = f" over {name}" if name else ""
+    return f"{found.verdict()}: {found.gain:+.1%}{bounds}{over}, p {found.p_value:.3f}"
+
+
+def claim_cells(tables: dict[str, dict[str, Table]], datasets: list[str], names: dict[str, str]) -> Iterator[list[str]]:
+    """The head and a row for each claim that was run: its effect in both protocols. names: of systems, in words."""
+    yield ["claim", *(f"{dataset}, {protocol}" for dataset in datasets for protocol in ("kept", "filtered"))]
+    for claim in CLAIMS:
+        cells = []
+        for dataset in datasets:
+            table = tables.get(claim.table, {}).get(dataset)
+            for protocol in ("kept", "filtered"):
+                found = effect(claim, table, protocol) if table else None
+                over = names.get(found.over, found.over) if found and claim.worse == BEST_OTHER else None
+                cells.append(in_words(found, name=over))
+        if any(cells):
+            yield [claim.text, *cells]

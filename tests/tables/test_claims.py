@@ -1,0 +1,62 @@
+"""A claim's effect is read from the right rows, in the right direction."""
+
+import numpy as np
+import pytest
+
+from stages.tables.claims import BEST_OTHER, Claim, Effect, claim_cells, effect, in_words
+from stages.tables.registry import TABLES
+from stages.tables.summary import Runs, summarise
+from stages.training.metrics import per_user_metrics
+
+RNG = np.random.default_rng(1)
+GOOD = RNG.integers(1, 12, size=400)
+BAD = np.minimum(GOOD + RNG.integers(0, 6, size=400), 100)
+
+
+def runs(ranks: np.ndarray) -> Runs:
+    metrics = {1: per_user_metrics(ranks)}
+    return Runs({"kept": metrics, "filtered": metrics}, {1: 5}, {"abc1234"})
+
+
+def table(name: str, **rows: np.ndarray) -> dict:
+    given = {row.name: runs(rows[row.name]) if row.name in rows else Runs() for row in TABLES[name].rows}
+    return summarise(TABLES[name], given, name=name, dataset="Bili_Food", resamples=500, seed=0)
+
+
+def test_a_claim_is_told_the_same_whichever_row_is_the_reference():
+    made = table("table4", sicsrec=GOOD, sasrec=BAD)  # sicsrec is the reference
+    found = effect(Claim("", "table4", "sicsrec", "sasrec"), made, "kept")
+    good, bad = (per_user_metrics(ranks)["ndcg@10"] for ranks in (GOOD, BAD))
+    assert found.gain == pytest.approx(good.mean() / bad.mean() - 1)
+    assert found.interval[0] < found.gain < found.interval[1]
+    assert found.verdict() == "holds"
+    other = effect(Claim("", "table4", "sasrec", "sicsrec"), made, "kept")
+    assert other.gain == pytest.approx(bad.mean() / good.mean() - 1)
+    assert other.verdict() == "reversed"
+
+
+def test_what_the_test_does_not_confirm_is_not_shown():
+    made = table("table4", sicsrec=GOOD, sasrec=GOOD[::-1].copy())
+    assert effect(Claim("", "table4", "sicsrec", "sasrec"), made, "filtered").verdict() == "not shown"
+
+
+def test_the_best_other_system_is_one_of_the_paper_and_is_named():
+    made = table("table4", sicsrec=BAD, sasrec=BAD + 3, gru4rec=BAD + 1, itemknn=GOOD)
+    found = effect(Claim("", "table4", "sicsrec", BEST_OTHER), made, "kept")
+    assert found.over == "gru4rec"
+    rows = list(claim_cells({"table4": {"Bili_Food": made}}, ["Bili_Food"], {"gru4rec": "GRU4Rec"}))
+    cells = next(row for row in rows if row[0] == "SICSRec is ahead of the best other system")
+    assert " over GRU4Rec, p " in cells[1]
+
+
+def test_a_row_that_was_not_run_gives_no_effect():
+    made = table("table4", sicsrec=GOOD, sasrec=BAD)
+    assert effect(Claim("", "table4", "sicsrec", "bert4rec"), made, "kept") is None
+    assert in_words(None, name=None) == ""
+
+
+def test_an_effect_in_words_has_its_interval_and_p():
+    assert (
+        in_words(Effect("sasrec", 0.1, (0.05, 0.151), 0.004), name=None) == "holds: +10.0% (+5.0% to +15.1%), p 0.004"
+    )
+    assert in_words(Effect("sasrec", -0.1, None, 0.004), name="SASRec") == "reversed: -10.0% over SASRec, p 0.004"
