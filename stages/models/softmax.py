@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stages.models.scores import inner_products
@@ -70,6 +70,41 @@ class _CrossEntropyOverAll(torch.autograd.Function):
         return of_states, of_items, None
 
 
+class _CrossEntropyOverSample(torch.autograd.Function):
+    """Cross-entropy of each row's own score among it and the scores of items that all rows share.
+
+    As above, it holds one matrix of scores.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, own: Tensor, items: Tensor, reduction: Tensor, excluded: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """states, own: (P, D). items: (n, D). reduction: (n,), of their scores. excluded: rows and columns left out."""
+        scores = inner_products(states, items).sub_(reduction)
+        scores[excluded] = float("-inf")
+        own_scores = (states * own).sum(dim=1, keepdim=True)
+        top = torch.maximum(scores.amax(dim=1, keepdim=True), own_scores)
+        exponentials = scores.sub_(top).exp_()
+        total = exponentials.sum(dim=1, keepdim=True) + (own_scores - top).exp()
+        losses = total.log() + top - own_scores
+        ctx.save_for_backward(states, own, items, exponentials, total, losses)
+        return losses[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        states, own, items, exponentials, total, losses = ctx.saved_tensors
+        of_own_scores = gradient[:, None] * torch.expm1(-losses)  # probability − 1
+        scale = gradient[:, None] / total
+        of_states = (exponentials @ items).mul_(scale).addcmul_(of_own_scores, own)
+        return of_states, of_own_scores * states, exponentials.T @ (states * scale), None, None
+
+
+def _on_plain_cpu(tensor: Tensor) -> bool:
+    """Whether products with `tensor` are computed on a CPU and in its own type, without autocast."""
+    return tensor.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
 def cross_entropy_over_all(
     states: Float[Tensor, "P D"], items: Float[Tensor, "N D"], targets: Int[Tensor, " P"]
 ) -> Float[Tensor, " P"]:
@@ -77,10 +112,31 @@ def cross_entropy_over_all(
 
     torch.nn.functional.linear_cross_entropy computes the same; on a CPU it is slower than this.
     """
-    if states.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    if _on_plain_cpu(states):
         losses: Tensor = _CrossEntropyOverAll.apply(states, items, (targets - 1).clamp(min=0))
         return losses
     return F.cross_entropy(states @ items.T, targets - 1, ignore_index=-1, reduction="none")
+
+
+def cross_entropy_over_sample(
+    states: Float[Tensor, "P D"],
+    own: Float[Tensor, "P D"],
+    negatives: Float[Tensor, "n D"],
+    log_expected: Float[Tensor, " n"],
+    equal: Bool[Tensor, "P n"],
+) -> Float[Tensor, " P"]:
+    """−log softmax of each row's own score among it and the negatives' scores less `log_expected`.
+
+    equal: where a negative is the row's target, and is left out.
+    """
+    if _on_plain_cpu(states):
+        excluded = equal.nonzero(as_tuple=True)
+        losses: Tensor = _CrossEntropyOverSample.apply(states, own, negatives, log_expected, excluded)
+        return losses
+    scores = (states @ negatives.T - log_expected).masked_fill(equal, float("-inf"))
+    scores = torch.cat([(states * own).sum(dim=-1, keepdim=True), scores], dim=1)
+    first = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    return F.cross_entropy(scores, first, reduction="none")
 
 
 def next_item_loss(
@@ -108,10 +164,8 @@ def next_item_loss(
     unique, inverse, _ = distributed.unique_across_ranks(torch.cat([targets, negatives, near.flatten()]))
     vectors = candidates(unique)
     own, others, near_index = inverse.split([len(targets), len(negatives), near.numel()])
-    scores = states @ vectors[others].T - log_expected
-    scores = scores.masked_fill(negatives == targets[:, None], float("-inf"))
-    target = (states * vectors[own]).sum(dim=-1, keepdim=True)
-    losses = F.cross_entropy(torch.cat([target, scores], dim=1), torch.zeros_like(targets), reduction="none")
+    rows = F.embedding(own, vectors), F.embedding(others, vectors)
+    losses = cross_entropy_over_sample(states, *rows, log_expected, negatives == targets[:, None])
     if smoothing:
         losses = losses + smoothing.penalty(states, targets, vectors, own=own, near=near_index.view(near.shape))
     return distributed.mean_across_ranks(losses, targets > 0)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from stages.files import atomic, is_main_process
 from stages.parallel import distributed
 from stages.parallel.device import has_bfloat16
 from stages.parallel.placement import to_device
+from stages.training.lazy_adam import LazyAdam
 
 SECONDS_BETWEEN_STATES = 20.0  # an interrupted run repeats about this much at most
 RATE = "positions_per_second"  # only a live curve: it differs in every run, so .dvcignore leaves it out of hashes
@@ -40,6 +41,8 @@ class TrainableModel(Protocol):
     def eval(self) -> Any: ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -90,13 +93,15 @@ def fit(
     curves: Path,
     state: Path,
     groups: list[dict[str, Any]] | None = None,
+    lazy: Sequence[nn.Parameter] = (),
 ) -> Outcome:
     """Minimise `model.loss(*batch)["loss"]` with Adam, in place; the model ends with its best epoch's weights.
 
     batches: tensors are copied to the device, NumPy arrays stay in main memory. validate: metrics of the model, which
     is in evaluation mode. curves: folder for DVCLive's files. state: file of an interrupted run; the same call
     continues from it to the same bits, because each epoch starts from its own seed. groups: Adam's parameter groups
-    with their own learning rates; by default all trainable parameters at the plan's rate.
+    with their own learning rates; by default all trainable parameters at the plan's rate. lazy: tables of which only
+    touched rows are updated (see LazyAdam).
     With several ranks, each computes its shard of the batches (see parallel/distributed.py) and rank 0 writes.
     Raises InputError when the loss is not finite.
     """
@@ -104,7 +109,7 @@ def fit(
     accelerator = _accelerator(device)
     step = accelerator.prepare_model(Step(model), device_placement=False)
     groups = groups or [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
-    optimizer = torch.optim.Adam(groups, lr=plan.learning_rate, fused=device.type in ("cpu", "cuda"))
+    optimizer = LazyAdam(groups, lazy, lr=plan.learning_rate, fused=device.type in ("cpu", "cuda"))
     outcome, best_weights = Outcome([], 0, float("-inf")), _weights(model)
     if saved_state := distributed.broadcast_from_main(_load(state)):
         outcome, best_weights = _resume(saved_state, model, optimizer, device)

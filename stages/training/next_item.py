@@ -14,12 +14,13 @@ from stages.data.histories import Histories, training_batches, training_windows
 from stages.files import read_parquet
 from stages.models.smoothing import Smoothing
 from stages.models.softmax import Sampler, negative_sampler
-from stages.parallel.distributed import BatchParts, shard_batches
+from stages.parallel.distributed import BatchParts, shard_batches, world_size
 from stages.params import FILTERED, Schedule
 from stages.provenance import Ids, check_inputs
 from stages.training.checkpoints import state_path
 from stages.training.fit import Outcome, Plan, TrainableModel, fit
 from stages.training.hit_and_ndcg import hits_and_ndcgs
+from stages.training.lazy_adam import sparse_tables
 from stages.training.ranking import RankingModel, rank_users, rank_users_with_viewed_kept
 
 
@@ -140,6 +141,8 @@ def train_next_item(
 
     model.sampler = negative_sampler(negatives, data.histories.counts(data.items))
     model.smoothing = smoothing
+    sparse = device.type == "cpu" and world_size() == 1  # elsewhere a dense gradient costs less
+    lazy = sparse_tables(model.modules(), sparse=sparse) if model.sampler else []
     settings = [identity, schedule.model_dump(), max_length, negatives, monitor, seed]
     return fit(
         model,
@@ -149,4 +152,5 @@ def train_next_item(
         device,
         curves,
         state_path(name, settings, [*data.files, *inputs]),
+        lazy=lazy,
     )

@@ -4,7 +4,13 @@ import torch
 import torch.nn.functional as F
 
 from stages.models.smoothing import Smoothing
-from stages.models.softmax import Sampler, cross_entropy_over_all, negative_sampler, next_item_loss
+from stages.models.softmax import (
+    Sampler,
+    cross_entropy_over_all,
+    cross_entropy_over_sample,
+    negative_sampler,
+    next_item_loss,
+)
 
 COUNTS = np.array([50, 0, 10, 30, 10])  # of items 1…5
 
@@ -41,6 +47,20 @@ def test_cross_entropy_of_large_scores_is_finite():
     states, vectors = torch.full((1, 1), 1e4), torch.tensor([[1.0], [-1.0]])
     assert cross_entropy_over_all(states, vectors, torch.tensor([1])).tolist() == [0.0]
     assert cross_entropy_over_all(states, vectors, torch.tensor([2])).tolist() == [2e4]
+
+
+def test_cross_entropy_over_a_sample_and_its_gradients_are_those_of_torch():
+    torch.manual_seed(0)
+    states, own, negatives = (torch.randn(rows, 4, requires_grad=True) for rows in (7, 7, 9))
+    log_expected, equal, weights = torch.randn(9), torch.rand(7, 9) < 0.3, torch.rand(7)
+    ours = cross_entropy_over_sample(states, own, negatives, log_expected, equal)
+    others = (states @ negatives.T - log_expected).masked_fill(equal, float("-inf"))
+    scores = torch.cat([(states * own).sum(dim=1, keepdim=True), others], dim=1)
+    expected = F.cross_entropy(scores, torch.zeros(7, dtype=torch.long), reduction="none")
+    torch.testing.assert_close(ours, expected)
+    gradients = (torch.autograd.grad(loss @ weights, (states, own, negatives)) for loss in (ours, expected))
+    for ours_, expected_ in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours_, expected_)
 
 
 def test_half_of_the_negatives_are_uniform_and_half_follow_training():

@@ -71,6 +71,17 @@ def test_the_loss_is_over_all_items_or_over_the_sampled_negatives(data, tmp_path
     assert model.sizes == {size}
 
 
+@pytest.mark.parametrize(("negatives", "moves"), [("all", True), (1, False)])
+def test_with_sampled_negatives_a_row_that_no_batch_touches_stays_as_it_was(data, tmp_path, negatives, moves):
+    batch = (torch.tensor([[1, 2]]), torch.tensor([[2, 3]]))
+    torch.manual_seed(0)
+    before = Sasrec(SasrecConfig(items=9, dim=8, layers=1, heads=2, dropout=0.2, max_length=4)).item_embedding.weight
+    model, _ = train(data, tmp_path, negatives, make_batches=lambda rng: [batch])
+    same = (model.item_embedding.weight == before).all(dim=1)
+    assert bool(same[1:].any()) != moves
+    assert not same[1:4].any()
+
+
 @pytest.mark.parametrize("monitor", MONITORS)
 def test_the_best_epoch_is_that_with_the_best_monitor(data, tmp_path, monitor):
     model, outcome = train(data, tmp_path, monitor=monitor, schedule=SCHEDULE.model_copy(update={"epochs": 4}))
