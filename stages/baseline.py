@@ -25,6 +25,7 @@ from stages.parallel.device import choose_device
 from stages.parallel.distributed import BatchParts
 from stages.params import Params, lacks_modality, load_params
 from stages.provenance import check_inputs
+from stages.training.fit import IsHopeless
 from stages.training.next_item import MakeBatches, TrainingData, train_next_item, training_in_words, validation_metrics
 from stages.training.ranking import rank_users
 
@@ -61,9 +62,14 @@ def batches_of(
 
 
 def train(
-    name: str, params: Params, data: TrainingData, device: torch.device
+    name: str,
+    params: Params,
+    data: TrainingData,
+    curves: Path,
+    device: torch.device,
+    is_hopeless: IsHopeless | None = None,
 ) -> tuple[Recommender, dict[str, float | int]]:
-    """The trained system and a summary of its training."""
+    """The trained system and a summary of its training. is_hopeless: see `fit`."""
     system, p, sequence = SYSTEMS[name], params.baseline, params.sequence
 
     def validate(model: Recommender) -> dict[str, float]:
@@ -85,7 +91,7 @@ def train(
         vectors=read_vectors(EMBEDDINGS, list(system.content)),
         validate=lambda candidate: validate(candidate)[params.monitor],
     )
-    model, curves = system.build(material), CURVES / name
+    model = system.build(material)
     if system.scheme is Scheme.COUNTED:
         curves.mkdir(parents=True, exist_ok=True)
         return model.to(device), validate(model)
@@ -107,6 +113,7 @@ def train(
         make_batches=batches_of(
             system.scheme, data, max_length=sequence.max_length, positions=p.batch_positions, device=device
         ),
+        is_hopeless=is_hopeless,
     )
     return model, outcome.summary()
 
@@ -133,7 +140,7 @@ def main() -> str:
         return f"skipped: {why}"
     test = read_parquet(TEST)
 
-    model, summary = train(name, params, data, device)
+    model, summary = train(name, params, data, CURVES / name, device)
     known = data.before_test(test)
     ranks, ranks_filtered = rank_users(
         model.eval(), known, test["item"].to_numpy(), max_length=params.sequence.max_length, device=device

@@ -15,7 +15,7 @@ from stages.parallel.device import choose_device
 from stages.params import Params, load_params
 from stages.training.checkpoints import load_model, save_model
 from stages.training.content_weight import score_with_content
-from stages.training.fit import Outcome
+from stages.training.fit import IsHopeless, Outcome
 from stages.training.next_item import TrainingData, train_next_item, training_in_words
 from stages.training.smoothing import read_smoothing, smoothing_inputs
 
@@ -49,10 +49,10 @@ def model_config(params: Params, items: int, widths: dict[str, int], use_id: boo
     return config
 
 
-def pretrained_encoder(config: SicsrecConfig) -> Sasrec | None:
+def pretrained_encoder(config: SicsrecConfig, path: Path) -> Sasrec | None:
     """The encoder of step one, when an ID part is frozen."""
     if config.use_id and {"id_embedding", "id_encoder"} & set(config.frozen):
-        return load_model(ID_ENCODER, Sasrec, SasrecConfig)
+        return load_model(path, Sasrec, SasrecConfig)
     return None
 
 
@@ -73,7 +73,14 @@ def content_only(config: SicsrecConfig) -> SicsrecConfig:
     return config
 
 
-def train(model: Sicsrec, params: Params, data: TrainingData, curves: Path) -> Outcome:
+def fit_model(
+    model: Sicsrec,
+    params: Params,
+    data: TrainingData,
+    curves: Path,
+    id_encoder: Path,
+    is_hopeless: IsHopeless | None = None,
+) -> Outcome:
     """Fit with eq. 19, stopping on the validation metric `monitor`."""
     return train_next_item(
         model,
@@ -85,41 +92,53 @@ def train(model: Sicsrec, params: Params, data: TrainingData, curves: Path) -> O
         seed=params.seed,
         name=curves.name,
         identity=[asdict(model.config), params.smoothing],
-        inputs=[EMBEDDINGS, ID_ENCODER, *smoothing_inputs(params.smoothing)],
+        inputs=[EMBEDDINGS, id_encoder, *smoothing_inputs(params.smoothing)],
         curves=curves,
         device=choose_device(params.device),
         smoothing=read_smoothing(params.smoothing),
+        is_hopeless=is_hopeless,
     )
 
 
-def main() -> str:
-    params = load_params()
-    data = TrainingData.read(SPLIT, EMBEDDINGS, *smoothing_inputs(params.smoothing), ID_ENCODER)
+def train(
+    params: Params, data: TrainingData, curves: Path, id_encoder: Path, is_hopeless: IsHopeless | None = None
+) -> tuple[Sicsrec, dict[str, Any]]:
+    """SICSRec with the weights of its best epoch, and a summary of its training.
+
+    id_encoder: the file of the encoder of step one. is_hopeless: see `fit`.
+    """
     content = [name for name in params.modalities if name != "id"]
     vectors = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, content).items()}
     vectors = control_vectors(vectors, params.posttrain.content, params.seed)
     widths = {name: table.shape[1] for name, table in vectors.items()}
     config = model_config(params, data.items, widths, use_id="id" in params.modalities)
 
-    pretrained = pretrained_encoder(config)  # before the seed: loading it draws random numbers
+    pretrained = pretrained_encoder(config, id_encoder)  # before the seed: loading it draws random numbers
     torch.manual_seed(params.seed)
     model = build_model(config, vectors, pretrained)
     summary: dict[str, Any] = {}
     if {"content_embedding", "content_encoder"} & set(config.frozen):
         # Table 9's "Fixed Con…": the side that will be frozen is trained first, alone
         first = build_model(content_only(config), vectors)
-        summary["content_first"] = train(first, params, data, CURVES / "content_first").summary()
+        summary["content_first"] = fit_model(first, params, data, curves / "content_first", id_encoder).summary()
         model.load_content_side(first)
-    outcome = train(model, params, data, CURVES)
+    outcome = fit_model(model, params, data, curves, id_encoder, is_hopeless)
     if params.content_weight:
         device = choose_device(params.device)
         found = score_with_content(model, data, vectors, params.content_weight, monitor=params.monitor, device=device)
         if is_main_process():
             print(f"content_weight {found['chosen']}, validation {params.monitor} {found['validation']:.4f}")
         summary["content_weight"] = found
+    return model, outcome.summary() | summary
+
+
+def main() -> str:
+    params = load_params()
+    data = TrainingData.read(SPLIT, EMBEDDINGS, *smoothing_inputs(params.smoothing), ID_ENCODER)
+    model, summary = train(params, data, CURVES, ID_ENCODER)
     save_model(Path("artifacts/sicsrec.safetensors"), model, data.inputs)
-    write_json(CURVES / "summary.json", outcome.summary() | summary)
-    return training_in_words(outcome.summary(), params.monitor)
+    write_json(CURVES / "summary.json", summary)
+    return training_in_words(summary, params.monitor)
 
 
 if __name__ == "__main__":

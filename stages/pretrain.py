@@ -8,8 +8,9 @@ from stages.errors import run_stage
 from stages.files import write_json
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.parallel.device import choose_device
-from stages.params import load_params
+from stages.params import Params, load_params
 from stages.training.checkpoints import save_model
+from stages.training.fit import IsHopeless, Outcome
 from stages.training.next_item import TrainingData, train_next_item, training_in_words
 from stages.training.smoothing import read_smoothing, smoothing_inputs
 
@@ -17,11 +18,11 @@ SPLIT = Path("artifacts/split")
 CURVES = Path("artifacts/curves/pretrain")
 
 
-def main() -> str:
-    params = load_params()
+def train(
+    params: Params, data: TrainingData, curves: Path, is_hopeless: IsHopeless | None = None
+) -> tuple[Sasrec, Outcome]:
+    """The ID encoder with the weights of its best epoch. is_hopeless: see `fit`."""
     p, sequence, device = params.pretrain, params.sequence, choose_device(params.device)
-    data = TrainingData.read(SPLIT, *smoothing_inputs(params.smoothing))
-
     torch.manual_seed(params.seed)
     config = SasrecConfig(items=data.items, dim=params.dim, dropout=p.dropout, **sequence.model_dump())
     model = Sasrec(config)
@@ -36,10 +37,18 @@ def main() -> str:
         name="pretrain",
         identity=[vars(config), params.smoothing],
         inputs=smoothing_inputs(params.smoothing),
-        curves=CURVES,
+        curves=curves,
         device=device,
         smoothing=read_smoothing(params.smoothing),
+        is_hopeless=is_hopeless,
     )
+    return model, outcome
+
+
+def main() -> str:
+    params = load_params()
+    data = TrainingData.read(SPLIT, *smoothing_inputs(params.smoothing))
+    model, outcome = train(params, data, CURVES)
     save_model(Path("artifacts/id_encoder.safetensors"), model, data.inputs)
     write_json(CURVES / "summary.json", outcome.summary())
     return training_in_words(outcome.summary(), params.monitor)

@@ -27,6 +27,15 @@ RATE = "positions_per_second"  # only a live curve: it differs in every run, so 
 
 Batches = Callable[[int], Iterable[distributed.BatchParts]]  # epoch, 1… → its batches
 Validate = Callable[[], dict[str, float]]
+IsHopeless = Callable[[int, float], bool]  # epoch and its `monitor` → whether to abandon the training
+
+
+class AbandonedError(Exception):
+    """`is_hopeless` ended the training: its result is not needed."""
+
+
+class DivergedError(InputError):
+    """The loss is not finite."""
 
 
 @runtime_checkable
@@ -94,6 +103,7 @@ def fit(
     state: Path,
     groups: list[dict[str, Any]] | None = None,
     lazy: Sequence[nn.Parameter] = (),
+    is_hopeless: IsHopeless | None = None,
 ) -> Outcome:
     """Minimise `model.loss(*batch)["loss"]` with Adam, in place; the model ends with its best epoch's weights.
 
@@ -102,8 +112,9 @@ def fit(
     continues from it to the same bits, because each epoch starts from its own seed. groups: Adam's parameter groups
     with their own learning rates; by default all trainable parameters at the plan's rate. lazy: tables of which only
     touched rows are updated (see LazyAdam).
+    is_hopeless: asked after each epoch, those of an interrupted run included; needs a `monitor`.
     With several ranks, each computes its shard of the batches (see parallel/distributed.py) and rank 0 writes.
-    Raises InputError when the loss is not finite.
+    Raises DivergedError when the loss is not finite, AbandonedError when `is_hopeless` says so.
     """
     model.to(device)
     accelerator = _accelerator(device)
@@ -117,8 +128,9 @@ def fit(
     if outcome.rows and main:
         print(f"{curves.name}: continues after epoch {len(outcome.rows)} of an interrupted run", flush=True)
     with Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if main else nullcontext() as live:
-        for row in outcome.rows:
+        for epoch, row in enumerate(outcome.rows, 1):
             _log(live, row, plan)
+            _abandon_if_hopeless(is_hopeless, epoch, row, plan, state)
         epochs = range(len(outcome.rows) + 1, plan.epochs + 1)
         bar = tqdm(epochs, desc=curves.name, unit="epoch", disable=None if main else True)
         for epoch in bar:
@@ -129,7 +141,7 @@ def fit(
             row, positions = _train_epoch(step, batches(epoch), optimizer, accelerator, device)
             rate = positions / (time.monotonic() - began)
             if not all(map(math.isfinite, row.values())):
-                raise InputError(f"the loss is {row['loss']} in epoch {epoch}: lower learning_rate in params.yaml")
+                raise DivergedError(f"the loss is {row['loss']} in epoch {epoch}: lower learning_rate in params.yaml")
             model.eval()
             row |= validate()
             outcome.rows.append(row)
@@ -137,6 +149,7 @@ def fit(
             if score > outcome.best:
                 outcome.best, outcome.best_epoch, best_weights = score, epoch, _weights(model)
             _log(live, row | {RATE: rate}, plan)
+            _abandon_if_hopeless(is_hopeless, epoch, row, plan, state)
             monitor = plan.monitor or "loss"
             bar.set_postfix({"best": outcome.best_epoch, monitor: row[monitor], "positions/s": f"{rate:.0f}"})
             if main and time.monotonic() - saved > SECONDS_BETWEEN_STATES:
@@ -190,6 +203,15 @@ def _log(live: Live | None, row: dict[str, float], plan: Plan) -> None:
     for name, value in (row | {"learning_rate": plan.learning_rate}).items():
         live.log_metric(name, value)
     live.next_step()
+
+
+def _abandon_if_hopeless(
+    is_hopeless: IsHopeless | None, epoch: int, row: dict[str, float], plan: Plan, state: Path
+) -> None:
+    """Raise AbandonedError, without a state to continue from, when `is_hopeless` says so."""
+    if is_hopeless and plan.monitor and is_hopeless(epoch, row[plan.monitor]):
+        state.unlink(missing_ok=True)
+        raise AbandonedError
 
 
 def _weights(model: TrainableModel) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from stages.parallel.distributed import BatchParts, shard_batches, world_size
 from stages.params import FILTERED, Schedule
 from stages.provenance import Ids, check_inputs
 from stages.training.checkpoints import state_path
-from stages.training.fit import Outcome, Plan, TrainableModel, fit
+from stages.training.fit import IsHopeless, Outcome, Plan, TrainableModel, fit
 from stages.training.hit_and_ndcg import hits_and_ndcgs
 from stages.training.lazy_adam import sparse_tables
 from stages.training.ranking import RankingModel, rank_users, rank_users_with_viewed_kept
@@ -112,6 +112,7 @@ def train_next_item(
     device: torch.device,
     smoothing: Smoothing | None = None,
     make_batches: MakeBatches | None = None,
+    is_hopeless: IsHopeless | None = None,
 ) -> Outcome:
     """Train a model in place with early stopping on validation; it ends with its best epoch's weights.
 
@@ -121,6 +122,7 @@ def train_next_item(
     smoothing: of the targets, by SICSRec and its ID encoder; other systems have none.
     name, identity, inputs: what decides the result besides data and schedule; with them an interrupted run is found.
     make_batches: an epoch's batches; by default all positions of each history at once, for causal models.
+    is_hopeless: see `fit`.
     """
     windows = training_windows(data.histories, max_length)
 
@@ -153,4 +155,5 @@ def train_next_item(
         curves,
         state_path(name, settings, [*data.files, *inputs]),
         lazy=lazy,
+        is_hopeless=is_hopeless,
     )

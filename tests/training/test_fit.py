@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from stages.errors import InputError
-from stages.training.fit import Outcome, Plan, fit
+from stages.training.fit import AbandonedError, Outcome, Plan, fit
 from tests.parallel.fake_cuda import FakeCudaTensor, fake_cuda
 
 PLAN = Plan(epochs=6, patience=3, monitor="score", learning_rate=0.05, seed=7)
@@ -285,6 +285,26 @@ def test_a_rank_other_than_0_writes_and_prints_nothing(tmp_path, monkeypatch, ca
     run(tmp_path, distance)
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == terminal.getvalue() == ""
+
+
+def test_a_hopeless_run_is_abandoned_and_leaves_no_state(tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.training.fit.SECONDS_BETWEEN_STATES", 0.0)
+    seen = []
+
+    def is_hopeless(epoch, score):
+        assert epoch == 1 or (tmp_path / "state.pt").is_file()
+        seen.append((epoch, score))
+        return epoch == 3
+
+    validate, _ = scripted(0.1, 0.5, 0.2, 0.9)
+    model = Line()
+    with pytest.raises(AbandonedError):
+        fit(
+            model, batches, lambda: validate(model), PLAN, CPU, tmp_path / "curves", tmp_path / "state.pt",
+            is_hopeless=is_hopeless,
+        )  # fmt: skip
+    assert seen == [(1, 0.1), (2, 0.5), (3, 0.2)]
+    assert not (tmp_path / "state.pt").exists()
 
 
 def test_a_loss_that_is_not_finite_is_an_input_error(tmp_path):
