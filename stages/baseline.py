@@ -17,14 +17,15 @@ from stages.data.histories import (
     training_windows,
 )
 from stages.errors import InputError, run_stage
-from stages.files import read_parquet, read_vectors, write_json, write_parquet
+from stages.files import atomic, read_parquet, read_vectors, write_json, write_parquet
 from stages.models.baselines.material import Material
 from stages.models.recommender import Recommender
 from stages.models.systems import SYSTEMS, Scheme
 from stages.parallel.device import choose_device
 from stages.parallel.distributed import BatchParts
 from stages.params import Params, lacks_modality, load_params
-from stages.provenance import check_inputs
+from stages.provenance import Ids, check_inputs
+from stages.training.checkpoints import save_model
 from stages.training.fit import IsHopeless
 from stages.training.next_item import MakeBatches, TrainingData, train_next_item, training_in_words, validation_metrics
 from stages.training.ranking import rank_users
@@ -34,6 +35,7 @@ TEST = SPLIT / "test.parquet"
 EMBEDDINGS = Path("artifacts/embeddings_baselines.parquet")
 CURVES = Path("artifacts/curves/baselines")
 RANKS = Path("artifacts/ranks")
+MODELS = Path("artifacts/baselines")
 MOST_ITEMS_IN_PAIRS = 30_000  # ItemKNN then takes 11 GB
 
 
@@ -118,11 +120,25 @@ def train(
     return model, outcome.summary()
 
 
+def save(name: str, model: Recommender | None, inputs: Ids) -> None:
+    """Save a trained system for `fuse`; the file is empty for one that is counted or skipped (None).
+
+    ItemKNN's table has N² numbers, too many to keep by default.
+    """
+    path = MODELS / f"{name}.safetensors"
+    if model and SYSTEMS[name].scheme is not Scheme.COUNTED:
+        save_model(path, model, inputs)
+    else:
+        with atomic(path) as temporary:
+            temporary.touch()
+
+
 def skip(name: str, why: str) -> None:
-    """Write the outputs of a system that is not trained: no ranks, and the reason."""
+    """Write the outputs of a system that is not trained: no ranks, no model, and the reason."""
     (CURVES / name).mkdir(parents=True, exist_ok=True)
     empty = pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64))
     write_parquet(RANKS / f"{name}.parquet", empty, check_inputs(TEST))
+    save(name, None, {})
     write_json(RANKS / f"{name}.json", {"skipped": why})
 
 
@@ -151,6 +167,7 @@ def main() -> str:
         data.inputs,
     )
     write_json(RANKS / f"{name}.json", summary)
+    save(name, model, data.inputs)
     if SYSTEMS[name].scheme is Scheme.COUNTED:
         return f"nothing is trained, validation {params.monitor} {summary[params.monitor]:.4f}"
     return training_in_words(summary, params.monitor)

@@ -11,7 +11,7 @@ from stages.files import atomic, write_json
 from stages.imports import ROOT, imported_files, module_file
 from stages.models.systems import SYSTEMS, System
 
-FOLDER = Path("artifacts/baseline_code")
+FOLDER = Path("artifacts/baselines/code")
 
 
 def definition(system: System) -> dict[str, object]:
@@ -23,7 +23,7 @@ def definition(system: System) -> dict[str, object]:
 
 
 def main() -> str:
-    """Write artifacts/baseline_code/NAME.json for every system."""
+    """Write artifacts/baselines/code/NAME.json for every system."""
     with atomic(FOLDER) as folder:
         folder.mkdir(parents=True)
         for name, system in SYSTEMS.items():

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.errors import InputError
-from stages.models.systems import SYSTEMS
+from stages.models.systems import SYSTEMS, Scheme
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -33,6 +33,7 @@ FractionOrAuto = Annotated[float | Literal["auto"], BeforeValidator(_fraction_or
 
 MODALITIES = ("id", "text", "image")
 ABLATIONS = ("imse", "cmse", "mmsd", "concl", "lora", "l2norm")
+OURS = ("sicsrec", "id_encoder")  # trained by every run
 FREEZABLE = ("id_embedding", "id_encoder", "content_embedding", "content_encoder")
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
 FILTERED = "filtered."  # starts the name of a metric that is computed with viewed items filtered out
@@ -169,6 +170,7 @@ class Params(Section):
     baselines: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # rows of Table 4 beside SICSRec
     all_systems: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # for -S 'baselines=${all_systems}'
     refit: bool  # whether the chosen models are trained once more, on training and validation items
+    fuse: tuple[Literal[(*OURS, *SYSTEMS)], ...]  # type: ignore[valid-type]  # whose scores are added; () = none
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
     monitor: Literal[MONITORS]  # type: ignore[valid-type]  # validation metric that stops training, picks weights
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
@@ -215,6 +217,21 @@ class Params(Section):
             for name in self.baselines:
                 if why := lacks_modality(name, self.modalities):
                     raise ValueError(f"baselines: {why}: remove it, or set baseline.absent=skip")
+        return self
+
+    @model_validator(mode="after")
+    def _fused_systems_are_trained(self) -> "Params":
+        if len(self.fuse) == 1 or len(set(self.fuse)) < len(self.fuse):
+            raise ValueError(f"fuse={list(self.fuse)} should name two different systems or more")
+        for name in self.fuse:
+            if name in OURS:
+                continue
+            if SYSTEMS[name].scheme is Scheme.COUNTED:
+                raise ValueError(f"fuse: {name} is counted, not trained, and its scores are not kept: remove it")
+            if name not in self.baselines:
+                raise ValueError(f"fuse: {name} is not trained by this run: add it to baselines")
+            if why := lacks_modality(name, self.modalities):
+                raise ValueError(f"fuse: {why}: remove it")
         return self
 
 

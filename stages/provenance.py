@@ -26,10 +26,12 @@ MADE_BY = {  # path, or the start of it: the stage that writes it
     "artifacts/sicsrec.safetensors": "posttrain",
     "artifacts/ranks/sicsrec_refit": "refit",
     "artifacts/ranks/id_encoder_refit": "refit",
+    "artifacts/ranks/fused": "fuse",
     "artifacts/ranks/sicsrec": "evaluate",
     "artifacts/ranks/id_encoder": "evaluate",
     "artifacts/cases.parquet": "evaluate",
     "artifacts/ranks": "baseline",
+    "artifacts/baselines": "baseline",
 }
 
 Ids = dict[str, str]  # {path of an artifact: id of its content}

@@ -20,7 +20,7 @@ from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import draw_cases
 from stages.pictures.placeholder import draw_or_placeholder
 from stages.provenance import check_inputs
-from stages.tables.comparison import NAMES, as_markdown, as_text, compare_systems
+from stages.tables.comparison import FUSED, NAMES, as_markdown, as_text, compare_systems
 from stages.tables.curves import curves_of_models, read_curves
 from stages.tables.groups import metrics_by_groups
 from stages.tables.markdown import TESTED
@@ -141,20 +141,23 @@ def draw_pictures(dataset: str, title: str) -> None:
 
 def main() -> str:
     params = load_params()
-    remove_unlisted([*OURS, *(f"{name}_refit" for name in OURS), *params.baselines])
+    remove_unlisted([*OURS, *(f"{name}_refit" for name in OURS), FUSED, *params.baselines])
     summaries = {name: read_json(RANKS / f"{name}.json") for name in params.baselines}
     skipped = {name: summary["skipped"] for name, summary in summaries.items() if "skipped" in summary}
     trained = {name: summary for name, summary in summaries.items() if name not in skipped}
     split = [SPLIT / f"{name}.parquet" for name in ("items", "train", "test")]
-    check_inputs(*split, *(RANKS / f"{name}.parquet" for name in (*OURS, *trained)), CASES)
-    ranks = read_ranks([*OURS, *trained])
+    systems = [*OURS, *trained, *([FUSED] if params.fuse else [])]
+    check_inputs(*split, *(RANKS / f"{name}.parquet" for name in systems), CASES)
+    ranks = read_ranks(systems)
     write_training(trained)
     write_baselines(trained, ranks)
     write_groups(ranks)
     table = compare_systems(
         ranks["kept"], ranks["filtered"], params.dataset, resamples=params.evaluate.bootstrap, seed=params.seed
     )
-    write_comparison(table | {"skipped": skipped})  # before the pictures: one that fails must not cost the tables
+    weights = read_json(METRICS / "fuse.json")["weights"] if params.fuse else {}
+    table |= {"skipped": skipped, "weights": weights}
+    write_comparison(table)  # before the pictures: one that fails must not cost the tables
     draw_pictures(params.dataset, f"title_{params.language}")
     return summary(table)
 

@@ -4,11 +4,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
-from stages.baseline import latest_inputs
+from stages.baseline import SPLIT, latest_inputs
 from stages.data.histories import Histories
 from stages.errors import InputError
-from stages.models.systems import SYSTEMS
+from stages.models.systems import SYSTEMS, Scheme
+from stages.training.fusion import load_system, model_path
+from stages.training.next_item import TrainingData
+from stages.training.ranking import rank_users
 
 
 def test_the_last_training_item_is_not_among_the_inputs():
@@ -28,6 +32,29 @@ def test_every_system_trains_and_is_ranked(after, name):
     assert ranks["rank"].is_between(1, 40).all()
     assert (ranks["rank_filtered"] <= ranks["rank"]).all()
     assert "ndcg@10" in json.loads(Path(f"artifacts/ranks/{name}.json").read_text())
+
+
+TRAINED = [name for name, system in SYSTEMS.items() if system.scheme is not Scheme.COUNTED]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_trained_system_is_saved_and_the_loaded_one_has_the_same_ranks(after, name):
+    workspace = after("embed")
+    workspace.set_params(baseline={"epochs": 1, "batch_positions": 256})
+    workspace.run_baseline(name)
+    data, test = TrainingData.read(SPLIT, model_path(name)), pl.read_parquet(SPLIT / "test.parquet")
+    kept, filtered = rank_users(
+        load_system(name), data.before_test(test), test["item"].to_numpy(), max_length=50, device=torch.device("cpu")
+    )
+    ranks = pl.read_parquet(f"artifacts/ranks/{name}.parquet")
+    assert ranks["rank"].to_list() == kept.tolist()
+    assert ranks["rank_filtered"].to_list() == filtered.tolist()
+
+
+@pytest.mark.parametrize("name", ["pop", "itemknn"])
+def test_the_file_of_a_system_that_is_only_counted_is_empty(after, name):
+    after("embed").run_baseline(name)
+    assert Path(f"artifacts/baselines/{name}.safetensors").read_bytes() == b""
 
 
 def test_sasrec_is_the_id_encoder(after):

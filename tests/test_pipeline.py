@@ -20,9 +20,9 @@ STAGES = {name: stage.get("do", stage) for name, stage in PIPELINE["stages"].ite
 NO_DEPENDENCY = {
     "stages/params.py": "types and checks values; the values themselves are tracked as params",
     "stages/errors.py": "how a failure is worded and which status it exits with",
-    "stages/models/systems.py": "params.py knows the names; artifacts/baseline_code holds each system's entry",
+    "stages/models/systems.py": "params.py knows the names; artifacts/baselines/code holds each system's entry",
 }
-# The same of one stage, which depends on artifacts/baseline_code instead.
+# The same of one stage, which depends on artifacts/baselines/code instead.
 COVERED = {"baseline": {"stages/models/baselines/material.py"}}
 
 

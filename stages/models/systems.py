@@ -28,7 +28,8 @@ class Scheme(Enum):
 class System:
     """A row of the table.
 
-    module: its file under `baselines/`, which has `build(material, **options)`. content: the modalities that it reads.
+    module: its file under `baselines/`, which has `build(material, **options)`, and `restore(config)` if it is trained.
+    content: the modalities that it reads.
     """
 
     module: str
@@ -43,6 +44,11 @@ class System:
     def build(self, material: Material) -> Recommender:
         """The untrained system; a COUNTED one needs no training."""
         model: Recommender = import_module(self.module_name).build(material, **self.options)
+        return model
+
+    def restore(self, config: dict[str, Any]) -> Recommender:
+        """The system with this configuration, into which the saved weights and tables of a trained one are loaded."""
+        model: Recommender = import_module(self.module_name).restore(config)
         return model
 
 

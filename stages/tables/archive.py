@@ -48,7 +48,8 @@ def archive_run(run: FinishedRun, system: str, folder: Path) -> None:
     """Write the system's ranks of this run into `folder`; a later run with the same params replaces them."""
     if isinstance(run, ArchivedRun) or (ranks := run.ranks(system)) is None:
         return
-    params = {key: value for key, value in run.params.items() if key == "seed" or key not in NOT_COMPARED}
+    names = {"seed", "fuse"} if system == "fused" else {"seed"}  # of NOT_COMPARED, those that tell its runs apart
+    params = {key: value for key, value in run.params.items() if key in names or key not in NOT_COMPARED}
     digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8]
     about = {
         "system": system, "commit": run.commit, "params": params, "epochs": run.epochs(system),

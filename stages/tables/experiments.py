@@ -24,6 +24,7 @@ NOT_COMPARED = {
     "baseline.absent",
     "source",
     "refit",
+    "fuse",
     "launch",
     "device",
     "download.sha256",
@@ -44,6 +45,7 @@ OWN_EPOCHS = {  # of the pipeline's own systems: the file and its section
     "id_encoder": ("metrics/training.json", "pretrain"),
     "sicsrec_refit": ("metrics/refit.json", "sicsrec"),
     "id_encoder_refit": ("metrics/refit.json", "id_encoder"),
+    "fused": ("metrics/fuse.json", "weights"),  # without epochs: a sum is not trained
 }
 SHORT_HASH = 7  # digits of a commit
 

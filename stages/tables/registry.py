@@ -102,6 +102,8 @@ WITH_CONTENT = {"content_weight": "auto"}
 SASREC, SCORED_BY_CONTENT = "SASRec", "SICSRec, content_weight=auto"
 JUDGES = {"Hunyuan": "*unyuan*", "Qwen": "qwen*", "DeepSeek": "deepseek*", "GLM": "glm4*", "lexical": "lexical"}
 
+FUSED = {"SASRec": "sasrec", "UniSRec ID+T": "unisrec_t_id", "MISSRec ID+T": "missrec_t_id"}
+
 TABLES = {
     "table4": Table(
         "Table 4: every system",
@@ -155,6 +157,16 @@ TABLES = {
             *(Row(name, FILTERED, name) for name in SYSTEMS if name not in ONLY_IN_TABLE_8 | {"sasrec"}),
         ),
         SASREC,
+        ("hit@10", "ndcg@10"),
+    ),
+    "fuse": Table(
+        "Scores of two systems added (not in the paper)",
+        (
+            Row(OURS),
+            *(Row(name, {}, system) for name, system in FUSED.items()),
+            *(Row(f"SICSRec + {name}", {"fuse": [OURS, system]}, "fused") for name, system in FUSED.items()),
+        ),
+        OURS,
         ("hit@10", "ndcg@10"),
     ),
     "fig2": Table("Fig. 2: fine-tuning tasks", _ours("sft.tasks", TASKS), "SFT"),

@@ -84,7 +84,7 @@ class ScoredUsers(NamedTuple):
     targets: Tensor
 
 
-def _score_users(
+def score_users(
     model: RankingModel,
     histories: Histories,
     targets: Int[np.ndarray, " users"],
@@ -92,7 +92,7 @@ def _score_users(
     max_length: int,
     device: torch.device,
 ) -> Iterator[ScoredUsers]:
-    """The blocks of users that this process ranks."""
+    """Blocks of users, of similar history length, with their scores: those that this process ranks."""
     items = model.item_matrix()
     size = max(1, min(USERS_PER_BLOCK, SCORES_PER_BLOCK // items.shape[-2]))
     blocks = history_batches(histories, max_length=max_length, batch_users=size)
@@ -116,7 +116,7 @@ def rank_users(
     filtered. With several processes each ranks some blocks of users, and all of them return all ranks.
     """
     ranks = torch.zeros(2, len(targets), dtype=torch.int64, device=device)
-    for users, scores, wanted in _score_users(model, histories, targets, max_length=max_length, device=device):
+    for users, scores, wanted in score_users(model, histories, targets, max_length=max_length, device=device):
         viewed = torch.from_numpy(padded_histories(histories, users)).to(device)  # also what max_length cuts off
         ranks[:, torch.from_numpy(users).to(device)] = torch.stack(rank_targets(scores, wanted, viewed))
     kept, filtered = distributed.all_reduce_sum(ranks).cpu().numpy()
@@ -134,6 +134,6 @@ def rank_users_with_viewed_kept(
 ) -> Int[np.ndarray, " users"]:
     """The first of `rank_users`' ranks alone, without the time that filtering takes."""
     ranks = torch.zeros(len(targets), dtype=torch.int64, device=device)
-    for users, scores, wanted in _score_users(model, histories, targets, max_length=max_length, device=device):
+    for users, scores, wanted in score_users(model, histories, targets, max_length=max_length, device=device):
         ranks[torch.from_numpy(users).to(device)] = count_above(scores, target_scores(scores, wanted))
     return distributed.all_reduce_sum(ranks).cpu().numpy()

@@ -50,7 +50,8 @@ IMAGE_ENCODERS = {
     "vit_base_patch16_224": "vit_tiny_patch16_224",
     "resnet50": "resnet10t",
 }
-SECOND_STEP = {"posttrain", "evaluate", "refit", "report"}  # the only stages that the lines of ONLY_SECOND_STEP may run
+# the only stages that the lines of ONLY_SECOND_STEP may run
+SECOND_STEP = {"posttrain", "evaluate", "refit", "fuse", "report"}
 ONLY_SECOND_STEP = ("table7", "table9", "fig3_alpha", "fig3_rank")
 ONCE = ("download", "split", "pretrain")  # stages that no line changes
 JOBS = "2"

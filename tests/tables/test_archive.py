@@ -113,6 +113,16 @@ def test_ranks_missing_from_dvc_s_cache_are_read_from_the_archive_or_reported(tm
         one_run_per_seed([not_cached], "sicsrec")
 
 
+def test_fused_runs_are_told_apart_by_the_systems_that_are_fused_and_others_are_not(tmp_path):
+    for fuse in (["sicsrec", "sasrec"], ["sicsrec", "gru4rec"]):
+        for system in ("fused", "sicsrec"):
+            archive_run(finished(system=system, fuse=fuse), system, tmp_path)
+    runs = archived_runs(tmp_path)
+    assert sorted(run.system for run in runs) == ["fused", "fused", "sicsrec"]
+    (found,) = [run for run in runs if run.matches({"fuse": ["sasrec", "sicsrec"]})]
+    assert found.system == "fused"
+
+
 @pytest.mark.parametrize("change", [{"alpha": 0.3}, {"without": ["mmsd"]}])
 def test_a_run_with_another_value_is_another_file(tmp_path, change):
     archive_run(finished(), "sicsrec", tmp_path)

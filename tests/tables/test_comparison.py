@@ -20,6 +20,12 @@ def test_the_improvement_is_over_the_best_other_system():
     assert best == {"system": "id_encoder", "improvement": 0.0}
 
 
+def test_a_sum_of_systems_is_tested_but_is_not_the_best_other_system():
+    compared = compare(RANKS | {"fused": np.ones_like(GOOD)}, resamples=999, seed=0)
+    assert compared["systems"]["fused"]["p"] < 0.05
+    assert compared["best_other"]["ndcg@10"]["system"] == "id_encoder"
+
+
 def test_the_text_fits_a_terminal_and_marks_significant_differences():
     table = compare_systems(RANKS, RANKS, "sample", resamples=999, seed=0)
     lines = as_text(table).splitlines()

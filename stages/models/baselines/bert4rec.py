@@ -1,6 +1,7 @@
 """BERT4Rec (Sun et al. 2019): a bidirectional encoder that fills in masked items."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,3 +91,8 @@ def build(material: Material) -> Bert4Rec:
     """An untrained BERT4Rec."""
     m = material
     return Bert4Rec(Bert4RecConfig(items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, max_length=m.max_length))
+
+
+def restore(config: dict[str, Any]) -> Bert4Rec:
+    """A system of this configuration, to load saved weights into."""
+    return Bert4Rec(Bert4RecConfig(**config))

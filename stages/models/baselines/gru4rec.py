@@ -1,6 +1,7 @@
 """GRU4Rec (Hidasi et al. 2016; Tan et al. 2016): a gated recurrent network over item embeddings, full cross-entropy."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -61,3 +62,8 @@ class Gru4Rec(Recommender):
 def build(material: Material) -> Gru4Rec:
     """An untrained GRU4Rec."""
     return Gru4Rec(Gru4RecConfig(items=material.items, dim=material.dim))
+
+
+def restore(config: dict[str, Any]) -> Gru4Rec:
+    """A system of this configuration, to load saved weights into."""
+    return Gru4Rec(Gru4RecConfig(**config))

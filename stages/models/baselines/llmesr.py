@@ -6,6 +6,7 @@ the semantic vectors are summed.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -222,3 +223,11 @@ def build(material: Material) -> LlmEsr:
     near = similar_users(np.concatenate(list(m.vectors.values()), axis=1), m.values, m.offsets, config.neighbours)
     start = collaborative_start(m.vectors, dim=m.dim, seed=m.seed)
     return LlmEsr(config, m.vectors, start, near, m.inputs())
+
+
+def restore(config: dict[str, Any]) -> LlmEsr:
+    """A system of this configuration, to load saved weights and vectors into."""
+    c = LlmEsrConfig(**config)
+    vectors = {name: np.zeros((c.items, width), dtype=np.float32) for name, width in c.widths.items()}
+    untrained, no_users = np.zeros((c.items, c.dim), dtype=np.float32), np.zeros((0, 0), dtype=np.int64)
+    return LlmEsr(c, vectors, untrained, neighbours=no_users, histories=no_users)  # users are for training only

@@ -5,6 +5,7 @@ is not causal, so each prefix of a history is a training example of its own.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -157,3 +158,9 @@ def build(material: Material, *, use_id: bool) -> MissRec:
     m = material
     config = MissRecConfig(items=m.items, dim=m.dim, max_length=m.max_length, widths=m.widths, use_id=use_id)
     return MissRec(config, m.tensors)
+
+
+def restore(config: dict[str, Any]) -> MissRec:
+    """A system of this configuration, to load saved weights, vectors and interests into."""
+    c = MissRecConfig(**config)
+    return MissRec(c, {name: torch.zeros(c.items, width) for name, width in c.widths.items()})

@@ -1,5 +1,7 @@
 """SASRec as a row of Table 4: the ID encoder, trained by the baselines' schedule."""
 
+from typing import Any
+
 from stages.models.baselines.material import Material
 from stages.models.sasrec import Sasrec, SasrecConfig
 
@@ -12,3 +14,8 @@ def build(material: Material) -> Sasrec:
             items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, dropout=m.dropout, max_length=m.max_length
         )
     )
+
+
+def restore(config: dict[str, Any]) -> Sasrec:
+    """A system of this configuration, to load saved weights into."""
+    return Sasrec(SasrecConfig(**config))

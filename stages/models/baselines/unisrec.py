@@ -1,6 +1,7 @@
 """UniSRec (Hou et al. 2022), trained from scratch on one dataset: text through a mixture of whitening experts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,3 +79,9 @@ def build(material: Material, *, use_id: bool) -> UniSRec:
         use_id=use_id,
     )  # fmt: skip
     return UniSRec(config, m.tensors["text"])
+
+
+def restore(config: dict[str, Any]) -> UniSRec:
+    """A system of this configuration, to load saved weights and text vectors into."""
+    c = UniSRecConfig(**config)
+    return UniSRec(c, torch.zeros(c.items, c.width))

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,3 +80,9 @@ def build(material: Material) -> VqRec:
     known = np.bincount(m.values, minlength=m.items + 1)[1:] > 0
     codes = optimised_codes(m.vectors["text"], known, groups=config.groups, centroids=config.centroids, seed=m.seed)
     return VqRec(config, codes)
+
+
+def restore(config: dict[str, Any]) -> VqRec:
+    """A system of this configuration, to load saved weights and codes into."""
+    c = VqRecConfig(**config)
+    return VqRec(c, np.zeros((c.items, c.groups), dtype=np.int64))
