@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from safetensors.torch import save_file
 
 from stages.data.histories import (
     Histories,
@@ -121,7 +122,7 @@ def train(
 
 
 def save(name: str, model: Recommender | None, inputs: Ids) -> None:
-    """Save a trained system for `fuse`; the file is empty for one that is counted or skipped (None).
+    """Save a trained system for `fuse`; the file has no tensors for one that is counted or skipped (None).
 
     ItemKNN's table has N² numbers, too many to keep by default.
     """
@@ -130,7 +131,7 @@ def save(name: str, model: Recommender | None, inputs: Ids) -> None:
         save_model(path, model, inputs)
     else:
         with atomic(path) as temporary:
-            temporary.touch()
+            save_file({}, temporary)
 
 
 def skip(name: str, why: str) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from stages.baseline import SPLIT, latest_inputs
 from stages.data.histories import Histories
@@ -52,9 +53,9 @@ def test_a_trained_system_is_saved_and_the_loaded_one_has_the_same_ranks(after, 
 
 
 @pytest.mark.parametrize("name", ["pop", "itemknn"])
-def test_the_file_of_a_system_that_is_only_counted_is_empty(after, name):
+def test_the_file_of_a_system_that_is_only_counted_has_no_tensors(after, name):
     after("embed").run_baseline(name)
-    assert Path(f"artifacts/baselines/{name}.safetensors").read_bytes() == b""
+    assert load_file(f"artifacts/baselines/{name}.safetensors") == {}
 
 
 def test_sasrec_is_the_id_encoder(after):
