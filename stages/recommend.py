@@ -2,11 +2,16 @@
 
 `python -m stages.recommend --history v12 v9 --top 10` shows what one user should see next, `--similar v12` what is like
 an item, `python -m stages.recommend --users all --top 100 --out recommendations.parquet` writes a file for everybody.
+`--new-items FOLDER` adds items that arrived after training to each of these.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -18,8 +23,11 @@ from stages.serving.explaining import explain
 from stages.serving.recommendations import Choice, recommend_items
 from stages.serving.requests import Requests, all_users, listed_users, read_histories, single
 from stages.serving.similar import BY, similar_items
-from stages.serving.trained import ITEMS, find_items, item_numbers, load_trained
+from stages.serving.trained import ITEMS, Trained, find_items, item_numbers, load_trained
 from stages.serving.writing import check_output, write_recommendations
+
+if TYPE_CHECKING:
+    from stages.serving.new_items import NewItems
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -38,6 +46,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--without-history", choices=["popular", "nothing"], default="popular", help="what such users get"
+    )
+    parser.add_argument(
+        "--new-items", type=Path, metavar="FOLDER", help="titles and covers of items that arrived after training"
     )
     parser.add_argument("--by", choices=BY, default="both", help="of --similar; both: text and image (default)")
     parser.add_argument("--explain", action="store_true", help="of --history: what each score is made of")
@@ -71,14 +82,35 @@ def read_requests(arguments: argparse.Namespace, params: Params) -> Requests:
     return listed_users(Path(arguments.users), wanted, ignore_unknown=arguments.ignore_unknown)
 
 
-def answer(arguments: argparse.Namespace, params: Params, choice: Choice) -> pl.DataFrame:
-    """What --history or --similar asks for: rank, raw_id, title, score, and the columns of `explain`."""
-    option, raw_ids = ("--history", arguments.history) if arguments.history else ("--similar", [arguments.similar])
-    numbers = item_numbers(read_parquet(ITEMS), raw_ids, option)
+def read_new(arguments: argparse.Namespace, params: Params, spool: Path) -> NewItems | None:
+    """The items of --new-items. spool: an empty folder that lasts as long as they are used."""
+    if not arguments.new_items:
+        return None
+    from stages.serving.new_items import read_new_items  # requests, for a source on the net, takes half a second
+
+    wanted = Wanted(**params.columns.model_dump())
+    return read_new_items(arguments.new_items, read_parquet(ITEMS), params.dataset, wanted, spool)
+
+
+def load(params: Params, new: NewItems | None) -> Trained:
+    """The trained model, with the new items if there are any."""
     trained = load_trained(params.device)
+    if new is None:
+        return trained
+    from stages.serving.extending import with_new_items
+
+    return with_new_items(trained, new, params)
+
+
+def answer(arguments: argparse.Namespace, params: Params, choice: Choice, new: NewItems | None) -> pl.DataFrame:
+    """What --history or --similar asks for: rank, raw_id, title, score, and the columns of `explain`."""
     if arguments.similar:
-        rows = similar_items(trained, numbers[0], by=arguments.by, top=choice.top)
+        number = item_numbers(all_items(new), [arguments.similar], "--similar")[0]
+        trained = load(params, new)
+        rows = similar_items(trained, number, by=arguments.by, top=choice.top)
     else:
+        numbers = item_numbers(read_parquet(ITEMS), arguments.history, "--history")
+        trained = load(params, new)
         rows = recommend_items(trained, single(numbers), choice).drop("user", "basis")
         rows = explain(trained, numbers, rows) if arguments.explain else rows
     titles = trained.items.select(item="raw_id", title=f"title_{params.language}")
@@ -86,23 +118,34 @@ def answer(arguments: argparse.Namespace, params: Params, choice: Choice) -> pl.
     return rows.select("rank", raw_id="item", title="title").hstack(rows.drop("rank", "item", "title"))
 
 
+def all_items(new: NewItems | None) -> pl.DataFrame:
+    """The rows of items.parquet, and of the new items after them."""
+    known = read_parquet(ITEMS)
+    return known if new is None else pl.concat([known, new.items])
+
+
 def main() -> None:
     arguments, params = parse_arguments(), load_params()
+    with TemporaryDirectory() as spool:
+        run(arguments, params, read_new(arguments, params, Path(spool)))
+
+
+def run(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> None:
+    """Do what the arguments ask for."""
     if arguments.titles:
-        found = find_items(read_parquet(ITEMS), arguments.titles, f"title_{params.language}")
-        return show(found, arguments.json)
+        return show(find_items(all_items(new), arguments.titles, f"title_{params.language}"), arguments.json)
     if arguments.top < 1:
         raise InputError(f"--top {arguments.top}: ask for one item or more")
     choice = Choice(
         top=arguments.top, keep_viewed=arguments.keep_viewed, popular=arguments.without_history == "popular"
     )
     if arguments.history or arguments.similar:
-        return show(answer(arguments, params, choice), arguments.json)
+        return show(answer(arguments, params, choice, new), arguments.json)
     if not arguments.out:
         raise InputError("--out FILE is missing: say where to write, such as --out recommendations.parquet")
     check_output(arguments.out)
     requests = read_requests(arguments, params)
-    count = write_recommendations(arguments.out, load_trained(params.device), requests, choice)
+    count = write_recommendations(arguments.out, load(params, new), requests, choice)
     print(f"{arguments.out}: {count:,} recommendations for {len(requests.users):,} users")
     return None
 

@@ -1,12 +1,16 @@
 import json
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import polars as pl
 import pytest
+from PIL import Image
 
 from stages import recommend
 from stages.errors import InputError
+from tests.conftest import Workspace
 
 
 def run(monkeypatch, capsys, *arguments: str) -> list[dict]:
@@ -153,3 +157,160 @@ def test_an_unknown_similar_item_is_named(after, monkeypatch):
     after("posttrain")
     with pytest.raises(InputError, match="--similar: .* has no nobody: find ids with --titles WORD"):
         call(monkeypatch, "--similar", "nobody")
+
+
+@pytest.fixture(scope="module")
+def made_by_content(made, tmp_path_factory) -> Path:
+    """A folder with a model that ranks items by content too; made once."""
+    folder = tmp_path_factory.mktemp("by_content") / "workspace"
+    shutil.copytree(made("posttrain"), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("DVC_ROOT", raising=False)
+        workspace = Workspace()
+        workspace.set_params(content_weight=0.5)
+        workspace.run("posttrain")
+    return folder
+
+
+@pytest.fixture
+def by_content(made_by_content, tmp_path, monkeypatch) -> None:
+    """Go to a fresh copy of that folder."""
+    shutil.copytree(made_by_content, tmp_path / "workspace")
+    monkeypatch.chdir(tmp_path / "workspace")
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+
+
+def unseen_items() -> pl.DataFrame:
+    items = pl.read_parquet("artifacts/split/items.parquet").filter(pl.col("count") == 0)
+    assert items.height
+    return items
+
+
+def write_new_items(twins: pl.DataFrame, *, file: str = "items.csv", covers: bool = True) -> None:
+    """A folder `arrived` with items new_ID that have the titles and covers of items ID."""
+    folder = Path("arrived/covers")
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile("artifacts/raw/sample_cover.zip") as archive:
+        for name in archive.namelist():
+            if covers and Path(name).stem in twins["raw_id"]:
+                (folder / f"new_{name}").write_bytes(archive.read(name))
+    renamed = twins.select(pl.format("new_{}", "raw_id").alias("item_id"), "title_zh", "title_en")
+    renamed.write_csv(folder.parent / file, include_header=file == "items.csv")
+
+
+@pytest.mark.parametrize("file", ["items.csv", "sample_item.csv"])
+def test_a_new_item_is_scored_as_an_unseen_item_with_the_same_content(file, by_content, monkeypatch, capsys):
+    write_new_items(unseen_items(), file=file)
+    rows = run(monkeypatch, capsys, "--history", *raw_ids()[:3], "--top", "999", "--new-items", "arrived")
+    scores = {row["raw_id"]: row["score"] for row in rows}
+    titles = {row["raw_id"]: row["title"] for row in rows}
+    assert len(rows) == 40 - 3 + unseen_items().height
+    for raw_id in set(unseen_items()["raw_id"]) - set(raw_ids()[:3]):
+        assert scores[f"new_{raw_id}"] == pytest.approx(scores[raw_id], abs=1e-6)
+        assert titles[f"new_{raw_id}"] == titles[raw_id]
+
+
+def test_known_items_keep_their_scores_beside_new_ones(by_content, monkeypatch, capsys):
+    plain = run(monkeypatch, capsys, "--history", *raw_ids()[:3], "--top", "999")
+    write_new_items(unseen_items())
+    rows = run(monkeypatch, capsys, "--history", *raw_ids()[:3], "--top", "999", "--new-items", "arrived")
+    known = {row["raw_id"]: row["score"] for row in rows if not row["raw_id"].startswith("new_")}
+    assert known == pytest.approx({row["raw_id"]: row["score"] for row in plain}, abs=1e-6)
+
+
+def test_a_file_for_all_users_has_the_new_items_too(by_content, monkeypatch):
+    write_new_items(unseen_items())
+    call(monkeypatch, "--users", "all", "--top", "999", "--new-items", "arrived", "--out", "out.parquet")
+    rows = pl.read_parquet("out.parquet")
+    new = rows.filter(pl.col("item").str.starts_with("new_"))
+    assert new.group_by("user").len()["len"].to_list() == [unseen_items().height] * 80
+
+
+def test_a_new_item_is_found_by_its_words_and_by_similarity(by_content, monkeypatch, capsys):
+    write_new_items(unseen_items())
+    twin, title = unseen_items().select("raw_id", "title_zh").row(0)
+    assert {twin, f"new_{twin}"} <= {
+        row["raw_id"] for row in run(monkeypatch, capsys, "--titles", title, "--new-items", "arrived")
+    }
+    for by in ("text", "image", "both"):
+        rows = run(monkeypatch, capsys, "--similar", f"new_{twin}", "--by", by, "--new-items", "arrived")
+        assert rows[0]["score"] == pytest.approx(1, abs=1e-5)
+        assert twin in {row["raw_id"] for row in rows}
+    with pytest.raises(InputError, match=f"--by id: new_{twin} is new, it has no ID vector"):
+        call(monkeypatch, "--similar", f"new_{twin}", "--by", "id", "--new-items", "arrived")
+
+
+def test_titles_and_covers_are_encoded_once(by_content, monkeypatch, capsys):
+    write_new_items(unseen_items())
+    first = run(monkeypatch, capsys, "--history", raw_ids()[0], "--new-items", "arrived")
+    assert len(list(Path(".cache/training").glob("new_*.parquet"))) == 2
+    encoders = list(Path("artifacts/encoders").rglob("*.safetensors"))
+    for weights in encoders:
+        weights.unlink()  # whoever loads an encoder now fails
+    assert encoders
+    assert run(monkeypatch, capsys, "--history", raw_ids()[0], "--new-items", "arrived") == first
+    with Path("arrived/items.csv").open("a") as table:
+        table.write("new_2,别的标题,another title\n")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        call(monkeypatch, "--history", raw_ids()[0], "--new-items", "arrived")
+
+
+def test_a_new_item_without_a_cover_gets_the_known_items_mean_and_is_named(by_content, monkeypatch, capsys):
+    write_new_items(unseen_items())
+    with Path("arrived/items.csv").open("a") as table:
+        table.write("bare,没有封面,no cover\n")
+    (Path("arrived/covers") / "bare.jpg").write_bytes(b"not a picture")
+    monkeypatch.setattr(sys, "argv", ["recommend", "--similar", "bare", "--by", "image", "--new-items", "arrived"])
+    recommend.main()
+    assert "1 items have no readable cover (bare): they get the mean vector" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (None, "has no table of items: add items.csv"),
+        ("item_id,title\n", "items.csv has no items"),
+        ("item_id,title\n{known},a title\nx1,another\n", r"items.parquet has {known} already \(1 of 2 items\)"),
+        ("item_id,title\nx1,\nx2,\n", "no item has a title_zh, and the model reads text: name the column of titles"),
+        ("item_id,title\nx1,a title\n", "no item has a readable cover, and the model reads image: name images by"),
+        ("item_id,title\nx1,a title\nx1,another\n", "item 'x1' is there twice"),
+    ],
+)
+def test_new_items_that_cannot_be_scored_are_refused(table, message, by_content, monkeypatch):
+    Path("arrived").mkdir()
+    Image.new("RGB", (8, 8)).save("arrived/x2.png")
+    if table is not None:
+        Path("arrived/items.csv").write_text(table.format(known=raw_ids()[0]))
+    with pytest.raises(InputError, match=message.format(known=raw_ids()[0])):
+        call(monkeypatch, "--history", raw_ids()[1], "--new-items", "arrived")
+
+
+def test_new_items_in_a_history_are_refused(by_content, monkeypatch):
+    write_new_items(unseen_items())
+    new = f"new_{unseen_items()['raw_id'][0]}"
+    with pytest.raises(InputError, match=f"--history: .* has no {new}"):
+        call(monkeypatch, "--history", new, "--new-items", "arrived")
+
+
+def test_a_model_that_ranks_by_ids_alone_cannot_score_new_items(after, monkeypatch):
+    after("posttrain")
+    write_new_items(pl.read_parquet("artifacts/split/items.parquet").head(1))
+    with pytest.raises(InputError, match="--new-items: the model ranks by ID vectors alone.*content_weight=auto"):
+        call(monkeypatch, "--history", raw_ids()[0], "--new-items", "arrived")
+
+
+def test_a_summary_of_another_training_is_refused(by_content, monkeypatch):
+    write_new_items(unseen_items())
+    summary = Path("artifacts/curves/posttrain/summary.json")
+    content = json.loads(summary.read_text())
+    content["content_weight"]["chosen"] = 0.25
+    summary.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="are of different runs: run `dvc repro posttrain`"):
+        call(monkeypatch, "--history", raw_ids()[0], "--new-items", "arrived")
+
+
+def test_a_folder_that_does_not_exist_is_named(after, monkeypatch):
+    after("posttrain")
+    with pytest.raises(InputError, match="--new-items nowhere: there is no such folder or archive"):
+        call(monkeypatch, "--history", raw_ids()[0], "--new-items", "nowhere")

@@ -64,7 +64,7 @@ def fetch(dataset: str, source: str, sha256: str, wanted: Wanted, folder: Path) 
         local = extract(place, [*tables, *files.unknown, *files.covers, *files.cover_archives], spool / "files")
         opened = Opened(place, files, local, wanted)
         ids = _write_tables(opened, dataset, spool, folder)
-        _write_covers(opened, ids, spool, folder / f"{dataset}_cover.zip")
+        collect_covers(opened, ids, spool, folder / f"{dataset}_cover.zip")
 
 
 def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> list[str]:
@@ -97,7 +97,7 @@ def _read_items(table: Table, like: InteractionColumns, wanted: Wanted, spool: P
     return load_items(table, columns, spool / "items")
 
 
-def _write_covers(opened: Opened, ids: list[str], spool: Path, target: Path) -> None:
+def collect_covers(opened: Opened, ids: list[str], spool: Path, target: Path) -> None:
     """Pack the covers of the items, from images and from archives of images; no file when there are none."""
     images = [(path, opened.local[path]) for path in opened.files.covers]
     for number, archive in enumerate(opened.files.cover_archives):

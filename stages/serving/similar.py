@@ -14,8 +14,9 @@ BY = ("id", "text", "image", "both")
 
 @torch.inference_mode()
 def unit_vectors(model: Sicsrec, by: str) -> Tensor:
-    """Unit vectors of all items (N, D). by: one of BY; both: text and image, fused (eq. 10).
+    """Unit vectors of all items (N, D); by `id` of those that training knew.
 
+    by: one of BY; both: text and image, fused (eq. 10).
     Raises InputError when the model was trained without that modality.
     """
     modalities = ["id"] * model.config.use_id + list(model.config.widths)
@@ -23,13 +24,19 @@ def unit_vectors(model: Sicsrec, by: str) -> Tensor:
         raise InputError(f"--by {by}: the model was trained with modalities={modalities}: choose of these")
     if by == "id":
         return F.normalize(model.item_embedding.weight[1:], dim=-1)
-    adapted = model.content(torch.arange(1, model.config.items + 1, device=model.projection.weight.device))
+    rows = next(iter(model.content.tables.values())).get_parameter("weight").shape[0]
+    adapted = model.content(torch.arange(1, rows, device=model.projection.weight.device))
     return fuse_modalities(adapted) if by == "both" else F.normalize(adapted[by], dim=-1)
 
 
 def similar_items(trained: Trained, number: int, *, by: str, top: int) -> pl.DataFrame:
-    """The items with the largest cosine to item `number`, without itself: rank, item (raw id), score."""
+    """The items with the largest cosine to item `number`, without itself: rank, item (raw id), score.
+
+    Raises InputError when `by` is id and the item is new.
+    """
     vectors = unit_vectors(trained.model, by)
+    if number > len(vectors):
+        raise InputError(f"--by id: {trained.items['raw_id'][number - 1]} is new, it has no ID vector: choose another")
     scores = vectors @ vectors[number - 1]
     scores[number - 1] = float("-inf")
     best = scores.topk(min(top, len(scores) - 1))

@@ -17,11 +17,16 @@ from stages.training.checkpoints import load_model
 
 ITEMS = Path("artifacts/split/items.parquet")
 MODEL = Path("artifacts/sicsrec.safetensors")
+EMBEDDINGS = Path("artifacts/embeddings.parquet")
+SUMMARY = Path("artifacts/curves/posttrain/summary.json")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """items: the rows of items.parquet, row i − 1 is item i. matrix: the items' vectors (N, D), on `device`."""
+    """items: the rows of items.parquet, row i − 1 is item i. matrix: the items' vectors (N, D), on `device`.
+
+    New items follow the `model.config.items` that training knew.
+    """
 
     model: Sicsrec
     matrix: Tensor

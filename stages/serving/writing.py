@@ -35,7 +35,7 @@ def write_recommendations(path: Path, trained: Trained, requests: Requests, choi
 
     Parts are kept in `.cache/` until the file is whole; their folder is named by all that decides the result.
     """
-    folder = _parts_folder(requests, choice)
+    folder = _parts_folder(trained, requests, choice)
     users = max(1, ROWS_PER_PART // choice.top)
     parts = [folder / f"{begin:012d}.parquet" for begin in range(0, len(requests.users), users)]
     with tqdm(total=len(requests.users), desc="recommend", unit=" users", disable=None) as bar:
@@ -52,10 +52,12 @@ def write_recommendations(path: Path, trained: Trained, requests: Requests, choi
     return count
 
 
-def _parts_folder(requests: Requests, choice: Choice) -> Path:
+def _parts_folder(trained: Trained, requests: Requests, choice: Choice) -> Path:
     lengths = pl.DataFrame({"raw_id": requests.users, "length": requests.histories.lengths})
     values = pl.DataFrame({"item": requests.histories.values})
-    settings = asdict(choice) | {"histories": frame_id(lengths, values)}
+    known = trained.model.config.items
+    new = pl.DataFrame(trained.matrix[known:].cpu().numpy()).with_columns(raw_id=trained.items["raw_id"][known:])
+    settings = asdict(choice) | {"histories": frame_id(lengths, values), "new_items": frame_id(new)}
     folder = state_path("recommend", settings, [ITEMS, MODEL]).with_suffix("")
     folder.mkdir(exist_ok=True)
     return folder
