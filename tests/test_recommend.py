@@ -114,6 +114,8 @@ def test_new_clicks_from_a_file_count_for_known_and_new_users(after, monkeypatch
         (["--users", "users.csv", "--out", "a.csv"], "full.parquet has no stranger .*--ignore-unknown"),
         (["--histories", "clicks.csv", "--out", "a.csv"], "items.parquet has no x9"),
         (["--users", "all", "--top", "0", "--out", "a.csv"], "--top 0: ask for one item or more"),
+        (["--history", "v1", "--picture", "a.png"], "--picture a.png: only --history with --explain has one"),
+        (["--history", "v1", "--explain", "--picture", "a.gif"], "--picture a.gif: end the name in .png, .jpg"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_before_anything_is_written(arguments, message, after, monkeypatch):
@@ -151,6 +153,21 @@ def test_an_explanation_adds_columns_and_changes_no_recommendation(after, monkey
         assert row["id"] + row["content"] + row["both"] + row["rest"] == pytest.approx(row["score"], abs=1e-5)
         assert len(row["leans_on"]) == 3
         assert set(row["leans_on"]) <= set(history)
+
+
+def test_an_explanation_has_a_header_and_a_picture(by_content, monkeypatch, capsys):
+    write_new_items(unseen_items())
+    history = ["--history", *raw_ids()[:5], "--new-items", "arrived", "--top", "40"]
+    call(monkeypatch, *history, "--explain", "--picture", "why.jpg")
+    header, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert header[:4] == ["rank", "raw_id", "title", "score"]
+    assert header[-3:] == ["item_id", "item_content", "leans_on"]
+    by_id = {row[1]: float(row[header.index("item_id")]) for row in rows}
+    never_seen = unseen_items()["raw_id"].to_list()
+    without = {raw_id for raw_id, part in by_id.items() if part == 0}
+    assert without == by_id.keys() & {*never_seen, *(f"new_{raw_id}" for raw_id in never_seen)}
+    with Image.open("why.jpg") as image:
+        assert image.format == "JPEG"
 
 
 def test_an_unknown_similar_item_is_named(after, monkeypatch):

@@ -36,6 +36,12 @@ def wrap(title: str) -> str:
     return "\n".join(lines)
 
 
+def label_of(items: pl.DataFrame, item: int, title: str) -> str:
+    """What stands on an item's card: its title, or its id. items: see `draw_cases`."""
+    raw_id, words = items["raw_id"][item - 1], items[title][item - 1]
+    return wrap(words or "") or wrap(raw_id) or f"item {item}"
+
+
 def draw_cases(cases: pl.DataFrame, items: pl.DataFrame, covers: CoverArchive, title: str, path: Path) -> None:
     """cases: history, target, and one list column per model; items: raw_id and column `title`, row i − 1 is item i."""
     models = [name for name in cases.columns if name not in ("user", "history", "target")]
@@ -50,14 +56,14 @@ def draw_cases(cases: pl.DataFrame, items: pl.DataFrame, covers: CoverArchive, t
             for head, (first, chosen) in groups.items():
                 for offset, item in enumerate(chosen):
                     axes = figure.add_subplot(grid[line, first + offset])
-                    raw_id, words = items["raw_id"][item - 1], items[title][item - 1]
-                    label = wrap(words or "") or wrap(raw_id) or f"item {item}"
-                    _draw_card(axes, covers.get(raw_id), label, is_target=item == case["target"])
+                    raw_id = items["raw_id"][item - 1]
+                    draw_card(axes, covers.get(raw_id), label_of(items, item, title), item == case["target"])
                     if offset == 0:
                         axes.set_title(NAMES.get(head, head), fontsize=10, loc="left")
 
 
-def _draw_card(axes: Axes, cover: Image.Image | None, label: str, *, is_target: bool) -> None:
+def draw_card(axes: Axes, cover: Image.Image | None, label: str, is_target: bool = False) -> None:
+    """An item: its cover above its label, or its label alone."""
     axes.set(xticks=[], yticks=[])
     axes.set_facecolor(CARD)
     axes.set_box_aspect(0.75)

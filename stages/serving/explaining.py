@@ -1,7 +1,8 @@
-"""Why an item is recommended: the share of each stream in its score, and the items of the history that count."""
+"""Why an item is recommended: what its score is made of, and the items of the history that count."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import polars as pl
@@ -9,20 +10,33 @@ import torch
 from torch import Tensor, nn
 
 from stages.models.layers import Attention, Block, TransformerEncoder
-from stages.models.sicsrec import Sicsrec
+from stages.models.sicsrec import Sicsrec, fuse_modalities
 from stages.serving.trained import Trained
 
 LEANS_ON = 3  # items of the history that are named
 
 
-@torch.inference_mode()
-def explain(trained: Trained, history: list[int], rows: pl.DataFrame) -> pl.DataFrame:
-    """`rows` (of one user's recommendations: item, score, …) with the columns id, content, both, rest, leans_on.
+@dataclass(frozen=True)
+class Explanation:
+    """rows: recommendations and what their scores are made of. history: the item numbers that the model read.
 
-    The projection of eq. 15 is linear, so a score is the sum of what it takes from the ID encoder (id), the content
-    encoder (content), the decoder, which mixes the two (both), and its bias (rest); null: the model has no such
-    part. leans_on: raw ids of the LEANS_ON items that the last position attends to most, the same for all rows: mean
-    over the heads of the last layers of all streams. history: item numbers, oldest first.
+    weights: how much the last position attends to each of these, mean over the heads of the last layers of all streams.
+    """
+
+    rows: pl.DataFrame
+    history: list[int]
+    weights: list[float]
+
+
+@torch.inference_mode()
+def explain(trained: Trained, history: list[int], rows: pl.DataFrame) -> Explanation:
+    """What the scores of `rows` (of one user's recommendations: item, score, …) are made of, in further columns.
+
+    A score is a product of a state and an item's vector, and each of the two is a sum. By the state: the projection of
+    eq. 15 is linear, so the score is what it takes from the ID encoder (id), the content encoder (content), the
+    decoder, which mixes the two (both), and its bias (rest). By the item: see `item_parts`. null: the model has no such
+    part. leans_on: raw ids of the LEANS_ON items with the largest weights, the same for all rows. history: item
+    numbers, oldest first.
     """
     model, config = trained.model, trained.model.config
     latest = torch.tensor([history[-config.max_length :]], device=trained.device)
@@ -31,18 +45,41 @@ def explain(trained: Trained, history: list[int], rows: pl.DataFrame) -> pl.Data
     streams = inputs[model.projection][0][0, -1].split(config.dim)
     weights = model.projection.weight.split(config.dim, dim=1)
     parts = [weight @ stream for weight, stream in zip(weights, streams, strict=True)] + [model.projection.bias]
+    length = torch.stack(parts).sum(dim=0).norm()
     number = dict(trained.items.select("raw_id", "item").iter_rows())
     items = torch.tensor([number[raw_id] for raw_id in rows["item"]], device=trained.device)
-    shares = trained.matrix[items - 1] @ (torch.stack(parts) / torch.stack(parts).sum(dim=0).norm()).T
+    shares = trained.matrix[items - 1] @ (torch.stack(parts) / length).T
     present = {"id": config.id_stream, "content": config.content_stream, "both": config.decoder, "rest": True}
-    columns = iter(shares.cpu().numpy().T)
+    names = [name for name, there in present.items() if there]
+    columns = dict.fromkeys(present) | dict(zip(names, shares.T, strict=True))
+    columns |= item_parts(trained, items, torch.stack(parts).sum(dim=0) / length)
     attention = torch.stack([attention_of_last(layer, *inputs[layer]) for layer in last_attentions(model)]).mean(dim=0)
     most = attention.topk(min(LEANS_ON, len(attention))).indices.tolist()
     leans_on = [trained.items["raw_id"][int(latest[0, place]) - 1] for place in most]
-    return rows.with_columns(
-        **{name: pl.Series(next(columns)) if there else pl.lit(None, pl.Float32) for name, there in present.items()},
+    rows = rows.with_columns(
+        **{name: pl.lit(None, pl.Float32) if c is None else pl.Series(c.cpu().numpy()) for name, c in columns.items()},
         leans_on=pl.Series([leans_on] * rows.height),
     )
+    return Explanation(rows, latest[0].tolist(), attention.tolist())
+
+
+def item_parts(trained: Trained, items: Tensor, state: Tensor) -> dict[str, Tensor | None]:
+    """What the scores of items take from their ID vectors (item_id) and content vectors (item_content).
+
+    An item that training never saw, new or not, has a vector that its content chose: item_id is 0. None: without
+    `content_weight` items are ranked by one kind of vector; without `id` they have no ID vector.
+    """
+    model, weight = trained.model, trained.model.config.content_weight
+    if weight is None:
+        return {"item_id": None, "item_content": None}
+    scores = trained.matrix[items - 1] @ state
+    if not model.config.use_id:
+        return {"item_id": None, "item_content": scores}
+    seen = torch.from_numpy((trained.items["count"] > 0).to_numpy().copy()).to(items.device)[items - 1]
+    of_id, of_content = torch.zeros_like(scores), scores.clone()
+    of_id[seen] = (1 - weight) * (model.candidates(items[seen]) @ state)
+    of_content[seen] = weight * (fuse_modalities(model.content(items[seen])) @ state)
+    return {"item_id": of_id, "item_content": of_content}
 
 
 def last_attentions(model: Sicsrec) -> list[Attention]:

@@ -1,0 +1,49 @@
+"""The command line of `recommend`."""
+
+import argparse
+from pathlib import Path
+
+from stages.errors import InputError
+from stages.serving.similar import BY
+from stages.serving.writing import check_output
+
+PICTURES = (".png", ".jpg")
+
+
+def parse_arguments(description: str | None) -> argparse.Namespace:
+    """The options of `python -m stages.recommend`. Raises InputError for values that cannot be."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--titles", nargs="+", metavar="WORD", help="find raw ids by words of the title")
+    task.add_argument("--history", nargs="+", metavar="ID", help="raw item ids, oldest first")
+    task.add_argument("--similar", metavar="ID", help="the items most like this one")
+    task.add_argument("--users", metavar="all|FILE", help="all users of the dataset, or those of a file")
+    task.add_argument("--histories", type=Path, metavar="FILE", help="rows of user, item and, if there is one, time")
+    parser.add_argument("--top", type=int, default=10, help="items for each user (default: 10)")
+    parser.add_argument("--keep-viewed", action="store_true", help="recommend items of the history too")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="of --users, --histories: .parquet, .csv or .jsonl")
+    parser.add_argument(
+        "--ignore-unknown", action="store_true", help="leave out unknown items; unknown users have no history"
+    )
+    parser.add_argument(
+        "--without-history", choices=["popular", "nothing"], default="popular", help="what such users get"
+    )
+    parser.add_argument(
+        "--new-items", type=Path, metavar="FOLDER", help="titles and covers of items that arrived after training"
+    )
+    parser.add_argument("--by", choices=BY, default="both", help="of --similar; both: text and image (default)")
+    parser.add_argument("--explain", action="store_true", help="of --history: what each score is made of")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="of --explain: also drawn, as .png or .jpg")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    if arguments.top < 1:
+        raise InputError(f"--top {arguments.top}: ask for one item or more")
+    if arguments.picture and not (arguments.explain and arguments.history):
+        raise InputError(f"--picture {arguments.picture}: only --history with --explain has one")
+    if arguments.picture and arguments.picture.suffix not in PICTURES:
+        raise InputError(f"--picture {arguments.picture}: end the name in {', '.join(PICTURES)}")
+    if arguments.users or arguments.histories:
+        if not arguments.out:
+            raise InputError("--out FILE is missing: say where to write, such as --out recommendations.parquet")
+        check_output(arguments.out)
+    return arguments
