@@ -1,6 +1,7 @@
 """Transformer layers shared by the sequence models: post-norm, causal, right-padded (paper eqs. 8–9 and 11–14)."""
 
 import math
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from stages.models.scores import on_plain_cpu
 from stages.parallel import distributed
 
 
@@ -173,9 +175,43 @@ class Lora(nn.Module):
         return weight + self.b @ self.a
 
 
+class _LowRankLinear(torch.autograd.Function):
+    """x (W₀ + B A)ᵀ + bias, where only x, A and B get gradients.
+
+    Those of A and B are products of rank r. By autograd they come from the gradient of the whole weight, a third of the
+    backward pass of such a layer.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+        """x: (…, columns). weight: (rows, columns), W₀ + B A. a: (r, columns). b: (rows, r)."""
+        ctx.save_for_backward(x, weight, a, b)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, b = ctx.saved_tensors
+        rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
+        of_a, of_b = (rows @ b).T @ inputs, rows.T @ (inputs @ a.T)
+        return gradient @ weight if ctx.needs_input_grad[0] else None, None, None, of_a, of_b
+
+
+class LoraLinear(nn.Linear):
+    """A Linear with a low-rank update of its weight, which is a parametrization."""
+
+    def forward(self, x: Float[Tensor, "*any columns"]) -> Float[Tensor, "*any rows"]:
+        frozen = not (self.parametrizations.weight.original.requires_grad or self.bias.requires_grad)
+        if not (frozen and on_plain_cpu(x)):
+            return super().forward(x)
+        lora = cast(Lora, self.parametrizations.weight[0])
+        result: Tensor = _LowRankLinear.apply(x, self.weight.detach(), self.bias, lora.a, lora.b)
+        return result
+
+
 def add_lora(module: nn.Module, rank: int) -> None:
     """Give every Linear inside `module` a low-rank update of its weight."""
     for layer in [layer for layer in module.modules() if isinstance(layer, nn.Linear)]:
+        layer.__class__ = LoraLinear  # in place, so that names in saved models stay
         parametrize.register_parametrization(layer, "weight", Lora(layer.weight, rank))
 
 

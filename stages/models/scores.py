@@ -7,6 +7,11 @@ from torch import Tensor
 ALIGNMENT = 16  # numbers: 64 bytes of float32
 
 
+def on_plain_cpu(tensor: Tensor) -> bool:
+    """Whether products with `tensor` are computed on a CPU and in its own type, without autocast."""
+    return tensor.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
 def inner_products(states: Float[Tensor, "P D"], items: Float[Tensor, "N D"]) -> Float[Tensor, "P N"]:
     """states @ items.T, without gradients.
 

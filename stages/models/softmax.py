@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from stages.models.scores import inner_products
+from stages.models.scores import inner_products, on_plain_cpu
 from stages.models.smoothing import Smoothing
 from stages.parallel import distributed
 
@@ -100,11 +100,6 @@ class _CrossEntropyOverSample(torch.autograd.Function):
         return of_states, of_own_scores * states, exponentials.T @ (states * scale), None, None
 
 
-def _on_plain_cpu(tensor: Tensor) -> bool:
-    """Whether products with `tensor` are computed on a CPU and in its own type, without autocast."""
-    return tensor.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-
-
 def cross_entropy_over_all(
     states: Float[Tensor, "P D"], items: Float[Tensor, "N D"], targets: Int[Tensor, " P"]
 ) -> Float[Tensor, " P"]:
@@ -112,7 +107,7 @@ def cross_entropy_over_all(
 
     torch.nn.functional.linear_cross_entropy computes the same; on a CPU it is slower than this.
     """
-    if _on_plain_cpu(states):
+    if on_plain_cpu(states):
         losses: Tensor = _CrossEntropyOverAll.apply(states, items, (targets - 1).clamp(min=0))
         return losses
     return F.cross_entropy(states @ items.T, targets - 1, ignore_index=-1, reduction="none")
@@ -129,7 +124,7 @@ def cross_entropy_over_sample(
 
     equal: where a negative is the row's target, and is left out.
     """
-    if _on_plain_cpu(states):
+    if on_plain_cpu(states):
         excluded = equal.nonzero(as_tuple=True)
         losses: Tensor = _CrossEntropyOverSample.apply(states, own, negatives, log_expected, excluded)
         return losses

@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from stages.models.layers import Attention, FeedForward, TransformerEncoder, add_lora, dropout, initialise
 
@@ -81,6 +83,21 @@ def test_a_weight_with_a_low_rank_update_starts_at_w0_and_is_w0_plus_b_a():
     with torch.no_grad():
         lora.b.normal_()
     torch.testing.assert_close(encoder.blocks[0].attention.query.weight, weight + lora.b @ lora.a)
+
+
+def test_gradients_of_a_frozen_layer_s_low_rank_update_are_those_through_the_whole_weight():
+    torch.manual_seed(0)
+    layers = nn.ModuleList([nn.Linear(8, 6)])
+    layers.requires_grad_(False)
+    add_lora(layers, rank=2)
+    layer, x, weights = layers[0], torch.randn(2, 3, 8, requires_grad=True), torch.randn(2, 3, 6)
+    lora = layer.parametrizations.weight[0]
+    with torch.no_grad():
+        lora.b.normal_()
+    found, expected = layer(x), F.linear(x, layer.weight, layer.bias)
+    assert torch.equal(found, expected)
+    gradients = (torch.autograd.grad((y * weights).sum(), (x, lora.a, lora.b)) for y in (found, expected))
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("rank", [1, 4])
