@@ -11,3 +11,9 @@ def test_inner_products_are_those_of_a_matrix_product_in_aligned_rows(items):
     scores = inner_products(states, vectors)
     torch.testing.assert_close(scores, states @ vectors.T)
     assert scores.stride(0) % ALIGNMENT == 0
+
+
+def test_a_gradient_can_be_asked_for():
+    states, vectors = torch.randn(3, 8), torch.randn(5, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(inner_products(states, vectors).sum(), vectors)
+    torch.testing.assert_close(gradient, states.sum(dim=0).expand(5, 8))

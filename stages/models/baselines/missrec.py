@@ -17,6 +17,8 @@ from stages.models.baselines.lean import TableAttention
 from stages.models.baselines.material import Material
 from stages.models.layers import Attention, FeedForward, NormDropout, initialise, last_position
 from stages.models.recommender import Recommender
+from stages.models.scores import inner_products
+from stages.models.softmax import cross_entropy_over_all
 from stages.parallel import distributed
 from stages.parallel.static_shapes import unique_items
 
@@ -127,10 +129,10 @@ class MissRec(Recommender):
 
     def scores(self, hidden: Float[Tensor, "B D"], item_matrix: Float[Tensor, "parts N D"]) -> Float[Tensor, "B N"]:
         """Fused cosines: modalities weighted by a softmax of their own cosines."""
-        cosines = hidden @ item_matrix.transpose(1, 2)  # (parts, B, N)
         count = len(self.config.widths)
         if count == 1:
-            return cosines[0]
+            return inner_products(hidden, item_matrix[0])
+        cosines = hidden @ item_matrix.transpose(1, 2)  # (parts, B, N)
         content = cosines[:count]
         fused = ((self.fusion * content).softmax(dim=0) * content).sum(dim=0)
         return (count * fused + cosines[count]) / (count + 1) if self.config.use_id else fused
@@ -141,8 +143,13 @@ class MissRec(Recommender):
         items: one prefix per row; targets: the next item at the prefix's last position, 0 elsewhere.
         """
         memory, visible = self.encode_interests(items)
-        scores = self.scores(self.decode(items, memory, visible), self.item_matrix()) / self.config.tau
-        ce = distributed.mean_across_ranks(F.cross_entropy(scores, last_position(targets, items) - 1, reduction="none"))
+        states, item_matrix = self.decode(items, memory, visible), self.item_matrix()
+        answers = last_position(targets, items)
+        if len(item_matrix) == 1:
+            losses = cross_entropy_over_all(states / self.config.tau, item_matrix[0], answers)
+        else:
+            losses = F.cross_entropy(self.scores(states, item_matrix) / self.config.tau, answers - 1, reduction="none")
+        ce = distributed.mean_across_ranks(losses)
         pooled = (memory * visible[..., None]).sum(dim=1) / visible.sum(dim=1, keepdim=True)
         regulariser = distributed.mean_across_ranks(pooled.square().mean(dim=1))
         return {"loss": ce + self.config.gamma * regulariser, "ce": ce, "regulariser": regulariser}
