@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
@@ -101,12 +101,24 @@ class PreNormBlock(nn.Module):
     def forward(self, x: Float[Tensor, "B L D"], items: Int[Tensor, "B L"] | None = None) -> Float[Tensor, "B _ D"]:
         """State at every position; with items (0 = padding, at the right) only at each row's last item: (B, 1, D)."""
         query = self.attention_norm(x if items is None else last_position(x, items)[:, None])
-        q, k, v = self.query(query)[:, None], self.key(x)[:, None], self.value(x)[:, None]  # one head
-        visible = None if items is None else items > 0
-        mixed = attend(q, k, v, visible, self.rate if self.training else 0.0)[:, 0]
+        mixed = self._attend(query, x) if items is None else self._attend_once(query, x, items > 0)
         x = self.ffn_norm(query + self.output(mixed))
         inner = F.relu(dropout(self.inner(x), self.rate, training=self.training))
         return x + dropout(self.outer(inner), self.rate, training=self.training)
+
+    def _attend(self, query: Float[Tensor, "B L D"], x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        q, k, v = self.query(query)[:, None], self.key(x)[:, None], self.value(x)[:, None]  # one head
+        return attend(q, k, v, None, self.rate if self.training else 0.0)[:, 0]
+
+    def _attend_once(
+        self, query: Float[Tensor, "B 1 D"], x: Float[Tensor, "B L D"], visible: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B 1 D"]:
+        """Without keys and values, as in layers.Attention.single; equal up to rounding."""
+        q = self.query(query) * query.shape[-1] ** -0.5
+        scores = (q @ self.key.weight) @ x.transpose(1, 2) + (q * self.key.bias).sum(dim=-1, keepdim=True)
+        weights = scores.masked_fill(~visible[:, None], float("-inf")).softmax(dim=-1)  # (B, 1, L)
+        weights = dropout(weights, self.rate, training=self.training)
+        return (weights @ x) @ self.value.weight.T + weights.sum(dim=-1, keepdim=True) * self.value.bias
 
 
 class LlmEsr(Recommender):
