@@ -1,10 +1,14 @@
 """The recommendations for many users: the best items after each history, and popular items without one."""
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from stages.data.histories import Histories, history_batches
 from stages.serving.requests import Requests
@@ -50,7 +54,6 @@ def recommend_items(trained: Trained, requests: Requests, choice: Choice) -> pl.
     ).with_columns(pl.when(pl.col("score").is_finite()).then("score"))
 
 
-@torch.inference_mode()
 def rank_items(trained: Trained, requests: Requests, *, top: int, keep_viewed: bool) -> tuple[np.ndarray, np.ndarray]:
     """Numbers and scores of each user's best items, best first: (users, top) int32 and float32.
 
@@ -61,15 +64,53 @@ def rank_items(trained: Trained, requests: Requests, *, top: int, keep_viewed: b
     scores = np.full(numbers.shape, -np.inf, dtype=np.float32)
     known = np.flatnonzero(requests.histories.lengths)
     histories = Histories(requests.histories.values, np.append(0, requests.histories.offsets[1:][known]))
-    batches = history_batches(histories, max_length=model.config.max_length, batch_users=USERS_PER_BATCH)
-    for users, items in batches if len(known) else ():
+    if not len(known):
+        return numbers, scores
+
+    def rank_batch(users: np.ndarray, items: Tensor) -> None:
         left_out = None
         if not keep_viewed:
             rows, viewed = viewed_items(histories, users)  # also what max_length cuts off
             left_out = torch.from_numpy(rows).to(device), torch.from_numpy(viewed).to(device)
         best = top_items(model, trained.matrix, model.last_hidden(items.to(device)), left_out, top=top)
         numbers[known[users]], scores[known[users]] = (found.cpu().numpy() for found in best)
+
+    batches = history_batches(histories, max_length=model.config.max_length, batch_users=USERS_PER_BATCH)
+    workers = torch.get_num_threads() if device.type == "cpu" else 1
+    run_batches(rank_batch, batches, workers=min(workers, -(-len(known) // USERS_PER_BATCH)))
     return numbers, scores
+
+
+def run_batches(
+    rank_batch: Callable[[np.ndarray, Tensor], None], batches: Iterator[tuple[np.ndarray, Tensor]], *, workers: int
+) -> None:
+    """Call `rank_batch` for each batch, in `workers` threads that take the next batch when they are free.
+
+    With several, each computes with one thread of torch: torch's own threads wait for each other after every operation
+    of a batch, which costs more than half of the time when another program uses a core.
+    """
+    lock = Lock()
+
+    @torch.inference_mode()
+    def work() -> None:
+        while True:
+            with lock:
+                batch = next(batches, None)
+            if batch is None:
+                return
+            rank_batch(*batch)
+
+    if workers == 1:
+        return work()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            for done in [pool.submit(work) for _ in range(workers)]:
+                done.result()
+    finally:
+        torch.set_num_threads(threads)
+    return None
 
 
 def viewed_items(histories: Histories, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

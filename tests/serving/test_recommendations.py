@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import numpy as np
 import polars as pl
 import pytest
@@ -43,6 +45,35 @@ def test_each_user_gets_the_best_items_after_the_own_history(trained, keep_viewe
         assert mine["rank"].to_list() == [1, 2, 3, 4]
         assert set(mine["basis"]) == {"history"}
     assert rows["user"].unique(maintain_order=True).to_list() == list(HISTORIES)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def many_users() -> Requests:
+    rng = np.random.default_rng(0)
+    return requests(**{f"u{n}": rng.integers(1, 16, rng.integers(0, 12)).tolist() for n in range(60)})
+
+
+def test_several_threads_recommend_the_same_as_one(trained, monkeypatch, two_threads):
+    expected = recommend_items(trained, many_users(), Choice(top=4))  # one batch
+    monkeypatch.setattr(recommendations, "USERS_PER_BATCH", 3)
+    rows = recommend_items(trained, many_users(), Choice(top=4))
+    assert rows.drop("score").equals(expected.drop("score"))
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_in_a_thread_is_raised_and_the_threads_are_set_back(trained, monkeypatch, two_threads):
+    monkeypatch.setattr(recommendations, "USERS_PER_BATCH", 3)
+    too_high = requests(**{f"u{n}": [10_000] for n in range(9)})
+    with pytest.raises(IndexError):
+        recommend_items(trained, too_high, Choice(top=4))
+    assert torch.get_num_threads() == 2
 
 
 def test_users_without_history_get_popular_items_that_are_marked(trained):
