@@ -150,7 +150,8 @@ def a_word_of_a_title() -> str:
 
 def values_of(command: str, sources: Path) -> dict[str, str]:
     """What the placeholders in a command stand for: a source under `sources`, the newest experiment, a word."""
-    values = {"FOLDER": str(sources / ("named" if "columns." in command else "usual")), "BRANCH": BRANCH}
+    source = "named" if "columns." in command else "new" if "--new-items" in command else "usual"
+    values = {"FOLDER": str(sources / source), "BRANCH": BRANCH}
     if "NAME" in command:
         values["NAME"] = last_experiment()
     if "WORD" in command:
@@ -159,10 +160,12 @@ def values_of(command: str, sources: Path) -> dict[str, str]:
 
 
 def write_sources(folder: Path) -> None:
-    """Somebody's own data under `folder`: `usual` column names, and the names that README.md gives as `columns`."""
+    """Somebody's own data under `folder`: `usual` column names, those that README.md gives as `columns`, `new` items."""
     write_csv(make_shop(), folder / "usual")
     write_csv(make_shop(), folder / "named", columns=("buyer", "sku", "ordered_at"))
     write_images(make_shop(), folder / "named")
+    write_csv(make_shop(), folder / "new")
+    write_images(make_shop(), folder / "new")
 
 
 def run_section(text: str, sources: Path) -> None:
