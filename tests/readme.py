@@ -160,7 +160,7 @@ def values_of(command: str, sources: Path) -> dict[str, str]:
 
 
 def write_sources(folder: Path) -> None:
-    """Somebody's own data under `folder`: `usual` column names, those that README.md gives as `columns`, `new` items."""
+    """Somebody's own data: `usual` column names, `named` as README.md gives them as `columns`, and `new` items."""
     write_csv(make_shop(), folder / "usual")
     write_csv(make_shop(), folder / "named", columns=("buyer", "sku", "ordered_at"))
     write_images(make_shop(), folder / "named")
