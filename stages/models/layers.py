@@ -199,11 +199,14 @@ class _LowRankLinear(torch.autograd.Function):
 class LoraLinear(nn.Linear):
     """A Linear with a low-rank update of its weight, which is a parametrization."""
 
+    parametrizations: nn.ModuleDict  # of parametrize
+
     def forward(self, x: Float[Tensor, "*any columns"]) -> Float[Tensor, "*any rows"]:
-        frozen = not (self.parametrizations.weight.original.requires_grad or self.bias.requires_grad)
+        update = cast(parametrize.ParametrizationList, self.parametrizations["weight"])
+        frozen = not (update.original.requires_grad or self.bias.requires_grad)
         if not (frozen and on_plain_cpu(x)):
             return super().forward(x)
-        lora = cast(Lora, self.parametrizations.weight[0])
+        lora = cast(Lora, update[0])
         result: Tensor = _LowRankLinear.apply(x, self.weight.detach(), self.bias, lora.a, lora.b)
         return result
 
