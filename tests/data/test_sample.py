@@ -98,7 +98,7 @@ def test_a_few_percent_of_the_last_items_occur_in_no_other_users_earlier_history
         histories = [walk(world, rng)[0] for _ in range(1500)]
         known = {item for history in histories for item in history[:-2]}
         shares.append(np.mean([history[-1] not in known for history in histories]))
-    assert 0.02 < np.mean(shares) < 0.08
+    assert 0.02 < np.mean(shares) < 0.1
 
 
 def test_some_titles_need_csv_quoting(sample: Path) -> None:
