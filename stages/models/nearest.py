@@ -10,6 +10,7 @@ from torch import Tensor
 NEIGHBOURS = 10
 TEMPERATURE = 0.1  # of the softmax over the neighbours' cosines
 SCORES_PER_BLOCK = 2**25  # 128 MB
+NO_DIRECTION = 0.05  # a vector this near the mean, as a share of the usual distance, says nothing of its item
 
 
 class Neighbours(NamedTuple):
@@ -26,19 +27,25 @@ class Neighbours(NamedTuple):
 def unit_content(
     vectors: dict[str, Float[Tensor, "N _"]], centre: Bool[Tensor, " N"] | None = None
 ) -> Float[Tensor, "N W"]:
-    """A unit vector of each item, whose inner products are cosines, averaged over the kinds of vectors.
+    """A vector of each item, whose inner products are cosines, averaged over the kinds of vectors.
 
-    vectors: {kind: (N, width)}, from which the mean of the items in `centre` is subtracted first (None: of all).
+    vectors: {kind: (N, width)}, from which the mean of the items in `centre` is subtracted first (None: of all). An item
+    without a cover has the mean of the others' vectors: what rounding leaves of it would be a direction by chance, so
+    its cosines of that kind are 0.
     """
-    means = [(matrix if centre is None else matrix[centre]).mean(dim=0) for matrix in vectors.values()]
-    units = [F.normalize(matrix - mean, dim=-1) for matrix, mean in zip(vectors.values(), means, strict=True)]
+    units = []
+    for matrix in vectors.values():
+        centred = matrix - (matrix if centre is None else matrix[centre]).mean(dim=0)
+        lengths = centred.norm(dim=-1, keepdim=True)
+        usual = lengths.square().mean().sqrt()
+        units.append(F.normalize(centred, dim=-1).masked_fill(lengths < NO_DIRECTION * usual, 0.0))
     return torch.cat(units, dim=-1) / len(units) ** 0.5
 
 
 def nearest_items(units: Float[Tensor, "N D"], of: Int[Tensor, " n"], among: Int[Tensor, " m"]) -> Neighbours:
     """The NEIGHBOURS nearest of the items `among` to each of the items `of`, itself left out; fewer if there are fewer.
 
-    units: a unit vector of every item. Weights are the softmax of the cosines divided by TEMPERATURE.
+    units: of every item, see `unit_content`. Weights are the softmax of the cosines divided by TEMPERATURE.
     """
     others = units[among - 1]
     count = min(NEIGHBOURS, len(among) - int(torch.isin(of, among).any()))

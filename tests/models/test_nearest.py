@@ -52,3 +52,13 @@ def test_inner_products_of_unit_content_are_the_mean_cosine_of_centred_vectors()
     units = unit_content(vectors)
     torch.testing.assert_close(units[2] @ units[7], (cosines[0] + cosines[1]) / 2)
     torch.testing.assert_close(units.norm(dim=1), torch.ones(ITEMS))
+
+
+def test_an_item_at_the_mean_of_one_kind_is_compared_by_the_others_alone():
+    torch.manual_seed(1)
+    text, image = torch.randn(ITEMS, 5), torch.randn(ITEMS, 4)
+    image[3] = image[torch.arange(ITEMS) != 3].mean(dim=0)  # as `embed` fills in for a cover that is missing
+    image[3] += 1e-6  # rounding
+    found = unit_content({"text": text, "image": image})
+    alone = F.normalize(text - text.mean(dim=0), dim=-1)
+    torch.testing.assert_close(found[3] @ found.T, alone[3] @ alone.T / 2)
