@@ -29,9 +29,9 @@ def unit_content(
 ) -> Float[Tensor, "N W"]:
     """A vector of each item, whose inner products are cosines, averaged over the kinds of vectors.
 
-    vectors: {kind: (N, width)}, from which the mean of the items in `centre` is subtracted first (None: of all). An item
-    without a cover has the mean of the others' vectors: what rounding leaves of it would be a direction by chance, so
-    its cosines of that kind are 0.
+    vectors: {kind: (N, width)}, from which the mean of the items in `centre` is subtracted first (None: of all).
+    An item without a cover has the mean of the others' vectors: what rounding leaves of it would be a direction by
+    chance, so its cosines of that kind are 0.
     """
     units = []
     for matrix in vectors.values():
