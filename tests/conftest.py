@@ -2,12 +2,16 @@
 
 import importlib
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from ruamel.yaml import YAML
+
+# a shell's background job ignores SIGINT and hands that down: tests of interruptions would wait forever
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 SMALL = {
