@@ -25,7 +25,7 @@ from stages.models.systems import SYSTEMS, Scheme
 from stages.parallel.device import choose_device
 from stages.parallel.distributed import BatchParts
 from stages.params import Params, lacks_modality, load_params
-from stages.provenance import Ids, check_inputs
+from stages.provenance import check_inputs
 from stages.training.checkpoints import save_model
 from stages.training.fit import IsHopeless
 from stages.training.next_item import MakeBatches, TrainingData, train_next_item, training_in_words, validation_metrics
@@ -37,7 +37,7 @@ EMBEDDINGS = Path("artifacts/embeddings_baselines.parquet")
 CURVES = Path("artifacts/curves/baselines")
 RANKS = Path("artifacts/ranks")
 MODELS = Path("artifacts/baselines")
-MOST_ITEMS_IN_PAIRS = 30_000  # ItemKNN then takes 11 GB
+MOST_ITEMS_IN_PAIRS = 30_000  # the matrix by which ItemKNN scores then takes 3.6 GB
 
 
 def latest_inputs(histories: Histories, max_length: int) -> np.ndarray:
@@ -121,17 +121,10 @@ def train(
     return model, outcome.summary()
 
 
-def save(name: str, model: Recommender | None, inputs: Ids) -> None:
-    """Save a trained system for `fuse`; the file has no tensors for one that is counted or skipped (None).
-
-    ItemKNN's table has N² numbers, too many to keep by default.
-    """
-    path = MODELS / f"{name}.safetensors"
-    if model and SYSTEMS[name].scheme is not Scheme.COUNTED:
-        save_model(path, model, inputs)
-    else:
-        with atomic(path) as temporary:
-            save_file({}, temporary)
+def save_empty(name: str) -> None:
+    """A file without tensors in place of a model that was not trained."""
+    with atomic(MODELS / f"{name}.safetensors") as temporary:
+        save_file({}, temporary)
 
 
 def skip(name: str, why: str) -> None:
@@ -139,7 +132,7 @@ def skip(name: str, why: str) -> None:
     (CURVES / name).mkdir(parents=True, exist_ok=True)
     empty = pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64))
     write_parquet(RANKS / f"{name}.parquet", empty, check_inputs(TEST))
-    save(name, None, {})
+    save_empty(name)
     write_json(RANKS / f"{name}.json", {"skipped": why})
 
 
@@ -168,7 +161,7 @@ def main() -> str:
         data.inputs,
     )
     write_json(RANKS / f"{name}.json", summary)
-    save(name, model, data.inputs)
+    save_model(MODELS / f"{name}.safetensors", model, data.inputs)
     if SYSTEMS[name].scheme is Scheme.COUNTED:
         return f"nothing is trained, validation {params.monitor} {summary[params.monitor]:.4f}"
     return training_in_words(summary, params.monitor)

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.errors import InputError
-from stages.models.systems import SYSTEMS, Scheme
+from stages.models.systems import SYSTEMS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -226,8 +226,6 @@ class Params(Section):
         for name in self.fuse:
             if name in OURS:
                 continue
-            if SYSTEMS[name].scheme is Scheme.COUNTED:
-                raise ValueError(f"fuse: {name} is counted, not trained, and its scores are not kept: remove it")
             if name not in self.baselines:
                 raise ValueError(f"fuse: {name} is not trained by this run: add it to baselines")
             if why := lacks_modality(name, self.modalities):

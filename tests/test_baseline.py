@@ -5,12 +5,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from stages.baseline import SPLIT, latest_inputs
 from stages.data.histories import Histories
 from stages.errors import InputError
-from stages.models.systems import SYSTEMS, Scheme
+from stages.models.systems import SYSTEMS
 from stages.training.fusion import load_system, model_path
 from stages.training.next_item import TrainingData
 from stages.training.ranking import rank_users
@@ -35,11 +34,8 @@ def test_every_system_trains_and_is_ranked(after, name):
     assert "ndcg@10" in json.loads(Path(f"artifacts/ranks/{name}.json").read_text())
 
 
-TRAINED = [name for name, system in SYSTEMS.items() if system.scheme is not Scheme.COUNTED]
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_trained_system_is_saved_and_the_loaded_one_has_the_same_ranks(after, name):
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_is_saved_and_the_loaded_one_has_the_same_ranks(after, name):
     workspace = after("embed")
     workspace.set_params(baseline={"epochs": 1, "batch_positions": 256})
     workspace.run_baseline(name)
@@ -50,12 +46,6 @@ def test_a_trained_system_is_saved_and_the_loaded_one_has_the_same_ranks(after, 
     ranks = pl.read_parquet(f"artifacts/ranks/{name}.parquet")
     assert ranks["rank"].to_list() == kept.tolist()
     assert ranks["rank_filtered"].to_list() == filtered.tolist()
-
-
-@pytest.mark.parametrize("name", ["pop", "itemknn"])
-def test_the_file_of_a_system_that_is_only_counted_has_no_tensors(after, name):
-    after("embed").run_baseline(name)
-    assert load_file(f"artifacts/baselines/{name}.safetensors") == {}
 
 
 def test_sasrec_is_the_id_encoder(after):

@@ -51,9 +51,9 @@ def test_the_ranks_are_those_of_a_plain_loop_over_users(after):
         assert ranks["rank_filtered"][user] == len(above - set(history) | {target})
 
 
-def test_the_weights_are_the_best_of_the_tenths_by_the_monitor_and_the_metrics_are_means_of_the_ranks(after):
+def test_the_weights_are_the_best_of_the_twentieths_by_the_monitor_and_the_metrics_are_means_of_the_ranks(after):
     found = fused(after("posttrain"), monitor="filtered.hit@5")
-    assert found["tried"].keys() == {f"{n / 10} {round(1 - n / 10, 1)}" for n in range(11)}
+    assert found["tried"].keys() == {f"{n / 20} {round(1 - n / 20, 2)}" for n in range(21)}
     assert found["validation"] == max(found["tried"].values())
     assert found["tried"][" ".join(str(found["weights"][name]) for name in ("sicsrec", "missrec_t_id"))] == max(
         found["tried"].values()
@@ -94,6 +94,24 @@ def test_three_systems_are_a_row_of_the_table_with_a_p_value_and_their_weights(a
     lines = Path("metrics/table4.md").read_text()
     assert "| fused |" in lines
     assert f"fused: the sum of standardised scores, {found['weights']['id_encoder']:g} id_encoder + " in lines
+
+
+def test_scores_of_itemknn_can_be_added(after):
+    workspace = after("posttrain")
+    workspace.set_params(baselines=["itemknn"], fuse=["sicsrec", "id_encoder", "itemknn"])
+    workspace.run_baseline("itemknn")
+    workspace.run("fuse")
+    assert json.loads(METRICS.read_text())["weights"].keys() == {"sicsrec", "id_encoder", "itemknn"}
+
+
+def test_a_system_that_was_skipped_is_refused(after, monkeypatch):
+    monkeypatch.setattr("stages.baseline.MOST_ITEMS_IN_PAIRS", 39)
+    workspace = after("posttrain")
+    workspace.set_params(baselines=["itemknn"], fuse=["sicsrec", "itemknn"])
+    workspace.run_baseline("itemknn")
+    with pytest.raises(InputError, match="itemknn was skipped: remove it from fuse"):
+        workspace.run("fuse")
+    assert not METRICS.exists()
 
 
 def test_the_line_on_the_screen_has_the_weights(after):

@@ -57,7 +57,6 @@ def test_a_number_as_dvc_writes_it_is_a_number(tmp_path):
         ({"fuse": ["sicsrec"]}, "fuse=['sicsrec'] should name two different systems or more"),
         ({"fuse": ["sicsrec", "sicsrec"]}, "should name two different systems or more"),
         ({"fuse": ["sicsrec", "gru4rec"]}, "fuse: gru4rec is not trained by this run: add it to baselines"),
-        ({"fuse": ["sicsrec", "itemknn"]}, "fuse: itemknn is counted, not trained"),
         (
             {
                 "fuse": ["sicsrec", "missrec_v"],

@@ -28,7 +28,7 @@ class Scheme(Enum):
 class System:
     """A row of the table.
 
-    module: its file under `baselines/`, which has `build(material, **options)`, and `restore(config)` if it is trained.
+    module: its file under `baselines/`, which has `build(material, **options)` and `restore(config)`.
     content: the modalities that it reads.
     """
 
@@ -47,7 +47,7 @@ class System:
         return model
 
     def restore(self, config: dict[str, Any]) -> Recommender:
-        """The system with this configuration, into which the saved weights and tables of a trained one are loaded."""
+        """The system with this configuration, into which the saved weights and tables are loaded."""
         model: Recommender = import_module(self.module_name).restore(config)
         return model
 

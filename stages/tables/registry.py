@@ -103,6 +103,12 @@ SASREC, SCORED_BY_CONTENT = "SASRec", "SICSRec, content_weight=auto"
 JUDGES = {"Hunyuan": "*unyuan*", "Qwen": "qwen*", "DeepSeek": "deepseek*", "GLM": "glm4*", "lexical": "lexical"}
 
 FUSED = {"SASRec": "sasrec", "UniSRec ID+T": "unisrec_t_id", "MISSRec ID+T": "missrec_t_id"}
+WITHOUT_TRAINING_MORE = "SICSRec + SASRec + ItemKNN"  # all three are trained by a default run
+FUSED_FILTERED = {
+    WITHOUT_TRAINING_MORE: [OURS, "id_encoder", "itemknn"],
+    "SICSRec + UniSRec ID+T + MISSRec ID+T": [OURS, "unisrec_t_id", "missrec_t_id"],
+    "all five": [OURS, "id_encoder", "itemknn", "unisrec_t_id", "missrec_t_id"],
+}
 
 TABLES = {
     "table4": Table(
@@ -155,6 +161,7 @@ TABLES = {
             Row("SASRec, smoothing=0.1", FILTERED | {"smoothing": 0.1}, "id_encoder"),
             Row(f"{SCORED_BY_CONTENT}, smoothing=0.1", FILTERED | WITH_CONTENT | {"smoothing": 0.1}),
             *(Row(name, FILTERED, name) for name in SYSTEMS if name not in ONLY_IN_TABLE_8 | {"sasrec"}),
+            *(Row(name, FILTERED | WITH_CONTENT | {"fuse": fuse}, "fused") for name, fuse in FUSED_FILTERED.items()),
         ),
         SASREC,
         ("hit@10", "ndcg@10"),

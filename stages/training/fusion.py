@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors import safe_open
 from torch import Tensor
 
 from stages.data.histories import Histories, padded_histories
+from stages.errors import InputError
 from stages.models.recommender import Recommender
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
@@ -20,7 +22,7 @@ from stages.training.hit_and_ndcg import hits_and_ndcgs
 from stages.training.next_item import TrainingData
 from stages.training.ranking import RankingModel, rank_targets, score_users
 
-SHARES = tuple(tenths / 10 for tenths in range(11))  # of one system, tried in turn
+SHARES = tuple(twentieths / 20 for twentieths in range(21))  # of one system, tried in turn
 
 Weights = tuple[float, ...]  # one for each system, 0 or more, with sum 1
 Measure = Callable[[list[Weights]], list[float]]  # the validation metric of each of several weights
@@ -30,6 +32,14 @@ def model_path(name: str) -> Path:
     """The file of a trained system."""
     folder = Path("artifacts/baselines" if name in SYSTEMS else "artifacts")
     return folder / f"{name}.safetensors"
+
+
+def refuse_skipped(systems: Sequence[str]) -> None:
+    """Raise InputError when one of the systems was skipped (`stages.baseline`): its file holds no model."""
+    for name in systems:
+        with safe_open(path := model_path(name), framework="pt") as file:
+            if not file.metadata():
+                raise InputError(f"fuse: {path} holds no model, as {name} was skipped: remove it from fuse")
 
 
 def load_system(name: str) -> Recommender:

@@ -5,6 +5,7 @@ candidates are weakened, and older items of a history count less.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,38 +24,44 @@ DECAYS = (0.2, 0.4, 0.6, 0.8, 1.0)  # the one with the best validation metric is
 @dataclass(frozen=True, kw_only=True)
 class ItemKnnConfig:
     items: int  # N
+    pairs: int  # P, of items that occur within WINDOW positions
     decay: float  # weight of a history's item relative to the one after it
 
 
 def similarities(
     values: Int[np.ndarray, " interactions"], offsets: Int[np.ndarray, " offsets"], items: int
-) -> Float[Tensor, "N N"]:
-    """Similarity of each item of a history (rows, i − 1 is item i) to each candidate (columns).
+) -> tuple[Int[Tensor, "2 P"], Float[Tensor, " P"]]:
+    """Pairs of a history's item and a candidate, both counted from 0, and their similarities; of all others it is 0.
 
     values, offsets: packed training histories, user u's are `values[offsets[u]:offsets[u + 1]]`.
     """
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    similarity = np.zeros((items, items), dtype=np.float64)
+    seen, candidates, gains = [], [], []
     for gap in range(1, WINDOW + 1):
         together = owner[gap:] == owner[:-gap]
         earlier, later = values[:-gap][together] - 1, values[gap:][together] - 1
-        np.add.at(similarity, (earlier, later), 1 / gap)
-        np.add.at(similarity, (later, earlier), BACKWARD / gap)
-    counts = np.bincount(values - 1, minlength=items)
-    similarity /= np.maximum(counts, 1)[None, :] ** POPULARITY_EXPONENT
-    return torch.from_numpy(similarity).float()
+        seen += [earlier, later]
+        candidates += [later, earlier]
+        gains += [np.full(len(earlier), 1 / gap), np.full(len(earlier), BACKWARD / gap)]
+    cells = np.concatenate(seen).astype(np.int64) * items + np.concatenate(candidates)
+    cells, index = np.unique(cells, return_inverse=True)
+    pairs = np.stack(np.divmod(cells, items))
+    counts = np.bincount(values - 1, minlength=items)[pairs[1]]
+    similarity = np.bincount(index, weights=np.concatenate(gains)) / counts**POPULARITY_EXPONENT
+    return torch.from_numpy(pairs).int(), torch.from_numpy(similarity).float()
 
 
 class ItemKnn(Recommender):
     """A score is the weighted sum of the similarities of the history's items to the candidate."""
 
+    pairs: Tensor
     similarity: Tensor
 
-    def __init__(self, config: ItemKnnConfig, similarity: Float[Tensor, "N N"]) -> None:
-        """similarity: see `similarities`."""
+    def __init__(self, config: ItemKnnConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("similarity", similarity)
+        self.register_buffer("pairs", torch.zeros(2, config.pairs, dtype=torch.int32))
+        self.register_buffer("similarity", torch.zeros(config.pairs))
 
     def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B N"]:
         """Weight of each item, 0 if the history does not have it. items: 0 = padding, at the right."""
@@ -65,11 +72,25 @@ class ItemKnn(Recommender):
 
     def item_matrix(self) -> Float[Tensor, "N N"]:
         """Similarity of candidate j (row j − 1) to each item of a history."""
-        return self.similarity.T
+        seen, candidate = self.pairs.long()
+        matrix = self.similarity.new_zeros(self.config.items, self.config.items)
+        matrix[seen, candidate] = self.similarity
+        return matrix.T
 
 
 def build(material: Material) -> ItemKnn:
     """ItemKNN with the decay of the best validation metric."""
     m = material
-    similarity = similarities(m.values, m.offsets, m.items)
-    return max((ItemKnn(ItemKnnConfig(items=m.items, decay=decay), similarity) for decay in DECAYS), key=m.validate)
+    pairs, similarity = similarities(m.values, m.offsets, m.items)
+
+    def with_decay(decay: float) -> ItemKnn:
+        model = ItemKnn(ItemKnnConfig(items=m.items, pairs=len(similarity), decay=decay))
+        model.load_state_dict({"pairs": pairs, "similarity": similarity})
+        return model
+
+    return max(map(with_decay, DECAYS), key=m.validate)
+
+
+def restore(config: dict[str, Any]) -> ItemKnn:
+    """The system with this configuration, for the pairs and similarities that were saved."""
+    return ItemKnn(ItemKnnConfig(**config))

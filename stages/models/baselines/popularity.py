@@ -1,6 +1,7 @@
 """Popularity: every user gets the items that occur most often in training."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,3 +46,8 @@ def build(material: Material) -> Popularity:
     model = Popularity(PopularityConfig(items=material.items))
     model.count(material.values)
     return model
+
+
+def restore(config: dict[str, Any]) -> Popularity:
+    """The system with this configuration, for the counts that were saved."""
+    return Popularity(PopularityConfig(**config))
