@@ -68,12 +68,20 @@ def write_training(trained: Iterable[str]) -> None:
 
 
 def write_baselines(summaries: dict[str, dict[str, Any]], ranks: Ranks) -> None:
-    """One JSON file per baseline: its metrics in both protocols, and a summary of its training."""
+    """One JSON file per baseline: its metrics in both protocols, a summary of its training, and its refit's metrics."""
     with atomic(METRICS / "baselines") as folder:
         folder.mkdir(parents=True)
         for name, summary in summaries.items():
-            kept, filtered = (mean_metrics(ranks[protocol][name]) for protocol in PROTOCOLS)
-            write_json(folder / f"{name}.json", kept | {"filtered": filtered, "training": summary})
+            content = metrics_of(name, ranks) | {"training": summary}
+            if (again := f"{name}_refit") in ranks["kept"]:
+                content["refit"] = metrics_of(again, ranks) | {"epochs": summary["best_epoch"]}
+            write_json(folder / f"{name}.json", content)
+
+
+def metrics_of(system: str, ranks: Ranks) -> dict[str, Any]:
+    """The system's metrics in both protocols."""
+    kept, filtered = (mean_metrics(ranks[protocol][system]) for protocol in PROTOCOLS)
+    return kept | {"filtered": filtered}
 
 
 def write_groups(ranks: Ranks) -> None:
@@ -141,16 +149,18 @@ def draw_pictures(dataset: str, title: str) -> None:
 
 def main() -> str:
     params = load_params()
-    remove_unlisted([*OURS, *(f"{name}_refit" for name in OURS), FUSED, *params.baselines])
+    listed = [*OURS, *params.baselines]
+    remove_unlisted([*listed, *(f"{name}_refit" for name in listed), FUSED])
     summaries = {name: read_json(RANKS / f"{name}.json") for name in params.baselines}
     skipped = {name: summary["skipped"] for name, summary in summaries.items() if "skipped" in summary}
     trained = {name: summary for name, summary in summaries.items() if name not in skipped}
     split = [SPLIT / f"{name}.parquet" for name in ("items", "train", "test")]
     systems = [*OURS, *trained, *([FUSED] if params.fuse else [])]
-    check_inputs(*split, *(RANKS / f"{name}.parquet" for name in systems), CASES)
+    refitted = [f"{name}_refit" for name, about in trained.items() if params.refit and "best_epoch" in about]
+    check_inputs(*split, *(RANKS / f"{name}.parquet" for name in (*systems, *refitted)), CASES)
     ranks = read_ranks(systems)
     write_training(trained)
-    write_baselines(trained, ranks)
+    write_baselines(trained, read_ranks([*trained, *refitted]))
     write_groups(ranks)
     table = compare_systems(
         ranks["kept"], ranks["filtered"], params.dataset, resamples=params.evaluate.bootstrap, seed=params.seed

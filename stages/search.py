@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from stages import baseline, posttrain, pretrain
+from stages import posttrain, pretrain
 from stages.errors import InputError, run_stage
 from stages.files import cache_folder, write_json
 from stages.models.systems import SYSTEMS
 from stages.parallel.device import choose_device
 from stages.params import Params, lacks_modality, load_params
+from stages.training import baselines
 from stages.training.checkpoints import save_model, state_path
 from stages.training.fit import AbandonedError, DivergedError, IsHopeless
 from stages.training.next_item import TrainingData
@@ -56,9 +57,11 @@ def trainer(system: str, params: Params, folder: Path) -> tuple[Train, TrainingD
         return lambda p, is_hopeless: train_sicsrec(p, data, folder, is_hopeless), data
     if why := lacks_modality(system, params.modalities):
         raise InputError(why)
-    data = TrainingData.read(baseline.SPLIT, baseline.EMBEDDINGS)
+    data = TrainingData.read(pretrain.SPLIT, baselines.EMBEDDINGS)
     device = choose_device(params.device)
-    return lambda p, is_hopeless: baseline.train(system, p, data, folder / system, device, is_hopeless)[1], data
+    return lambda p, is_hopeless: baselines.train(system, p, data, folder / system, device, is_hopeless=is_hopeless)[
+        1
+    ], data
 
 
 def train_sicsrec(params: Params, data: TrainingData, folder: Path, is_hopeless: IsHopeless) -> dict[str, Any]:

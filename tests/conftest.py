@@ -45,11 +45,11 @@ class Workspace:
         for stage in stages:
             importlib.import_module(f"stages.{stage}").main()
 
-    def run_baseline(self, name: str) -> None:
-        """Run `python -m stages.baseline NAME` in this process."""
+    def run_baseline(self, name: str, stage: str = "baseline") -> None:
+        """Run `python -m stages.baseline NAME`, or another stage of the same system, in this process."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["baseline", name])
-            self.run("baseline")
+            patch.setattr("sys.argv", [stage, name])
+            self.run(stage)
 
 
 @pytest.fixture(scope="session")

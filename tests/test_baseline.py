@@ -6,10 +6,11 @@ import polars as pl
 import pytest
 import torch
 
-from stages.baseline import SPLIT, latest_inputs
+from stages.baseline import SPLIT
 from stages.data.histories import Histories
 from stages.errors import InputError
 from stages.models.systems import SYSTEMS
+from stages.training.baselines import latest_inputs
 from stages.training.fusion import load_system, model_path
 from stages.training.next_item import TrainingData
 from stages.training.ranking import rank_users

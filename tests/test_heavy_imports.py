@@ -27,6 +27,7 @@ IMPORTS = {  # stage: what importing its script imports of HEAVY; what it needs 
     "baseline": TRAINING,
     "evaluate": {"polars", "scipy", "torch"},  # scipy: intervals
     "refit": {"polars"},
+    "refit_baseline": {"polars"},
     "fuse": {"polars"},
     "report": {"polars", "scipy"},  # scipy: significance tests
     "recommend": {"polars", "torch"},

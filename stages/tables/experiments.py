@@ -47,6 +47,7 @@ OWN_EPOCHS = {  # of the pipeline's own systems: the file and its section
     "id_encoder_refit": ("metrics/refit.json", "id_encoder"),
     "fused": ("metrics/fuse.json", "weights"),  # without epochs: a sum is not trained
 }
+REFIT = "_refit"  # ends the name of a system that was trained once more
 SHORT_HASH = 7  # digits of a commit
 
 
@@ -112,7 +113,9 @@ class Experiment:
 
     def epochs(self, system: str) -> int:
         """How many epochs its training took: of posttrain for `sicsrec`, 0 for systems that only count."""
-        path, section = OWN_EPOCHS.get(system, (f"metrics/baselines/{system}.json", "training"))
+        name = system.removesuffix(REFIT)
+        section_of_baseline = "training" if name == system else "refit"
+        path, section = OWN_EPOCHS.get(system, (f"metrics/baselines/{name}.json", section_of_baseline))
         with self.files.open(path) as file:
             return int(json.load(file)[section].get("epochs", 0))
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from stages.baseline import latest_inputs
 from stages.data.histories import (
     Histories,
     prefix_windows,
@@ -14,6 +13,7 @@ from stages.data.histories import (
 )
 from stages.models.baselines.material import Material
 from stages.models.systems import SYSTEMS, Scheme
+from stages.training.baselines import latest_inputs
 
 USERS, ITEMS = 50, 30
 CAUSAL = [name for name, system in SYSTEMS.items() if system.scheme in (Scheme.POSITIONS, Scheme.POSITIONS_WITH_USERS)]
