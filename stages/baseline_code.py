@@ -19,7 +19,13 @@ def definition(system: System) -> dict[str, object]:
     module = module_file(system.module_name)
     files = sorted({module, *imported_files(module)})
     hashes = {file.relative_to(ROOT).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    return {"scheme": system.scheme.name, "content": system.content, "options": system.options, "files": hashes}
+    return {
+        "scheme": system.scheme.name,
+        "content": system.content,
+        "dropout": system.dropout,
+        "options": system.options,
+        "files": hashes,
+    }
 
 
 def main() -> str:

@@ -141,6 +141,7 @@ class PosttrainParams(Schedule):
 
 
 class BaselineParams(Schedule):
+    dropout: Dropout | None  # None: each system's own
     embeddings: Literal["tuned", "frozen"]  # what the content systems read: vectors after or before fine-tuning
     absent: Literal["error", "skip"]  # a listed system that reads a modality which `modalities` lacks
 

@@ -117,7 +117,7 @@ def next_trial(study: Study, params: Params, system: str) -> Trial:
     done, space = finished(study), space_of(system, params)
     seed = int(np.random.default_rng([params.seed, len(done)]).integers(2**31))
     study.sampler = TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
-    current = current_values(params, space)
+    current = current_values(system, params)
     is_current = all(trial.user_attrs[OVERRIDES] != current for trial in done)
     if is_current and not study.get_trials(states=[TrialState.WAITING]):
         study.enqueue_trial({dimension.keys[0]: current[dimension.keys[0]] for dimension in space})

@@ -40,7 +40,7 @@ def with_sections(found: dict, **sections: dict) -> dict:
 def test_the_first_trial_is_what_the_stages_trained_with_the_current_params(after, system, stage):
     after("posttrain")
     trial = searched(system, 1)["trials"][0]
-    assert trial["params"] == current_values(load_params(), SPACES[system])
+    assert trial["params"] == current_values(system, load_params())
     summary = json.loads(Path(f"artifacts/curves/{stage}/summary.json").read_text())
     assert (trial["value"], trial["epochs"]) == (summary["ndcg@10"], summary["epochs"])
 
@@ -162,9 +162,24 @@ def test_every_trained_system_has_a_space(after):
     trained = {name for name, system in SYSTEMS.items() if system.scheme is not Scheme.COUNTED}
     assert SPACES.keys() == {"sicsrec", "id_encoder"} | trained
     params = load_params()
-    for space in SPACES.values():
-        current = current_values(params, space)
-        assert with_overrides(params, current) == params
+    for system in SPACES:
+        same = with_overrides(params, current_values(system, params))
+        assert with_overrides(same, {"baseline.dropout": None}) == params
+
+
+def test_an_empty_dropout_is_the_system_s_own_and_another_one_is_trained_with(after):
+    workspace = after("embed")
+    few = {"epochs": 1, "batch_positions": 256}
+    workspace.set_params(baseline=few)
+    assert {name: current_values(name, load_params())["baseline.dropout"] for name in ("gru4rec", "missrec_t")} == {
+        "gru4rec": 0.3, "missrec_t": 0.5,
+    }  # fmt: skip
+    workspace.run_baseline("gru4rec")
+    own = Path("artifacts/baselines/gru4rec.safetensors").read_bytes()
+    for dropout, same in ((0.3, True), (0.1, False)):
+        workspace.set_params(baseline=few | {"dropout": dropout})
+        workspace.run_baseline("gru4rec")
+        assert (Path("artifacts/baselines/gru4rec.safetensors").read_bytes() == own) == same
 
 
 @pytest.mark.parametrize("stage", STAGE_PARAMS)

@@ -54,6 +54,7 @@ def served_models(params: Params, device: torch.device) -> dict[str, Served]:
         MissRecConfig(
             items=sicsrec.config.items,
             dim=params.dim,
+            dropout=0,  # there is none in use
             max_length=params.sequence.max_length,
             widths=widths,
             use_id=True,

@@ -30,11 +30,13 @@ class System:
 
     module: its file under `baselines/`, which has `build(material, **options)` and `restore(config)`.
     content: the modalities that it reads.
+    dropout: as published; None: as the ID encoder's.
     """
 
     module: str
     scheme: Scheme
     content: tuple[str, ...] = ()
+    dropout: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -57,18 +59,18 @@ WITH_ID, WITHOUT_ID = {"use_id": True}, {"use_id": False}
 SYSTEMS = {
     "pop": System("popularity", Scheme.COUNTED),
     "itemknn": System("itemknn", Scheme.COUNTED),
-    "gru4rec": System("gru4rec", Scheme.POSITIONS),
+    "gru4rec": System("gru4rec", Scheme.POSITIONS, dropout=0.3),
     "sasrec": System("sasrec", Scheme.POSITIONS),
-    "bert4rec": System("bert4rec", Scheme.POSITIONS),
-    "unisrec_t": System("unisrec", Scheme.POSITIONS, ("text",), WITHOUT_ID),
-    "unisrec_t_id": System("unisrec", Scheme.POSITIONS, ("text",), WITH_ID),
-    "vqrec": System("vqrec", Scheme.POSITIONS, ("text",)),
-    "missrec_t": System("missrec", Scheme.PREFIXES, ("text",), WITHOUT_ID),
-    "missrec_t_id": System("missrec", Scheme.PREFIXES, ("text",), WITH_ID),
-    "missrec_tv_id": System("missrec", Scheme.PREFIXES, ("text", "image"), WITH_ID),
-    "missrec_v": System("missrec", Scheme.PREFIXES, ("image",), WITHOUT_ID),
-    "missrec_tv": System("missrec", Scheme.PREFIXES, ("text", "image"), WITHOUT_ID),
-    "missrec_v_id": System("missrec", Scheme.PREFIXES, ("image",), WITH_ID),
-    "llmesr_t_id": System("llmesr", Scheme.POSITIONS_WITH_USERS, ("text",)),
-    "llmesr_tv_id": System("llmesr", Scheme.POSITIONS_WITH_USERS, ("text", "image")),
+    "bert4rec": System("bert4rec", Scheme.POSITIONS, dropout=0.2),
+    "unisrec_t": System("unisrec", Scheme.POSITIONS, ("text",), 0.5, WITHOUT_ID),
+    "unisrec_t_id": System("unisrec", Scheme.POSITIONS, ("text",), 0.5, WITH_ID),
+    "vqrec": System("vqrec", Scheme.POSITIONS, ("text",), 0.5),
+    "missrec_t": System("missrec", Scheme.PREFIXES, ("text",), 0.5, WITHOUT_ID),
+    "missrec_t_id": System("missrec", Scheme.PREFIXES, ("text",), 0.5, WITH_ID),
+    "missrec_tv_id": System("missrec", Scheme.PREFIXES, ("text", "image"), 0.5, WITH_ID),
+    "missrec_v": System("missrec", Scheme.PREFIXES, ("image",), 0.5, WITHOUT_ID),
+    "missrec_tv": System("missrec", Scheme.PREFIXES, ("text", "image"), 0.5, WITHOUT_ID),
+    "missrec_v_id": System("missrec", Scheme.PREFIXES, ("image",), 0.5, WITH_ID),
+    "llmesr_t_id": System("llmesr", Scheme.POSITIONS_WITH_USERS, ("text",), 0.5),
+    "llmesr_tv_id": System("llmesr", Scheme.POSITIONS_WITH_USERS, ("text", "image"), 0.5),
 }

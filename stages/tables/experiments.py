@@ -39,7 +39,13 @@ NOT_COMPARED = {
     "evaluate.bootstrap",
 }
 # Params that older runs lack: what they were run with.
-ADDED = {"monitor": "ndcg@10", "content_weight": 0, "smoothing": 0, "posttrain.content": "own"}
+ADDED = {
+    "monitor": "ndcg@10",
+    "content_weight": 0,
+    "smoothing": 0,
+    "posttrain.content": "own",
+    "baseline.dropout": None,
+}
 OWN_EPOCHS = {  # of the pipeline's own systems: the file and its section
     OURS: ("metrics/training.json", "posttrain"),
     "id_encoder": ("metrics/training.json", "pretrain"),

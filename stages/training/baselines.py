@@ -51,6 +51,13 @@ def batches_of(
     return make
 
 
+def dropout_of(name: str, params: Params) -> float:
+    """The system's dropout: `baseline.dropout`, or if that is empty its own."""
+    own = SYSTEMS[name].dropout
+    chosen = (params.baseline.dropout, own, params.pretrain.dropout)
+    return next(value for value in chosen if value is not None)
+
+
 def train(
     name: str,
     params: Params,
@@ -74,11 +81,12 @@ def train(
         )  # fmt: skip
 
     torch.manual_seed(params.seed)
+    dropout = dropout_of(name, params)
     material = Material(
         items=data.items,
         dim=params.dim,
         **sequence.model_dump(),
-        dropout=params.pretrain.dropout,
+        dropout=dropout,
         seed=params.seed,
         values=data.histories.values,
         offsets=data.histories.offsets,
@@ -102,7 +110,7 @@ def train(
         monitor=params.monitor if epochs is None else None,
         seed=params.seed,
         name="baseline",
-        identity=[name, params.dim, sequence.model_dump(), params.pretrain.dropout],
+        identity=[name, params.dim, sequence.model_dump(), dropout],
         inputs=[EMBEDDINGS],
         curves=curves,
         device=device,

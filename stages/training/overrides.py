@@ -7,8 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from stages.errors import InputError
+from stages.models.systems import SYSTEMS
 from stages.params import Params
 from stages.provenance import Ids
+from stages.training.baselines import dropout_of
 from stages.training.search_space import SPACES, Space
 
 Overrides = dict[str, Any]  # {key as `-S` writes it: value}
@@ -54,22 +56,24 @@ def with_overrides(params: Params, overrides: Overrides) -> Params:
         raise InputError(f"params.yaml: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
 
-def current_values(params: Params, space: Space) -> Overrides:
-    """The searched params as params.yaml has them."""
+def current_values(system: str, params: Params) -> Overrides:
+    """The searched params as params.yaml has them; in place of an empty `baseline.dropout` the system's own."""
     content = params.model_dump()
-    return {key: _get(content, key) for dimension in space for key in dimension.keys}
+    if system in SYSTEMS:
+        content["baseline"]["dropout"] = dropout_of(system, params)
+    return {key: _get(content, key) for dimension in SPACES[system] for key in dimension.keys}
 
 
 def space_of(system: str, params: Params) -> Space:
     """What is searched for the system, wide enough for the current params."""
-    current = current_values(params, SPACES[system])
+    current = current_values(system, params)
     return tuple(dimension.including(current[dimension.keys[0]]) for dimension in SPACES[system])
 
 
 def search_id(system: str, params: Params, inputs: Ids) -> str:
     """A hash of what all trials share: the space, the other params, and the ids of the artifacts that are read."""
     content, space = params.model_dump(mode="json"), space_of(system, params)
-    for key in current_values(params, space):
+    for key in current_values(system, params):
         _set(content, key, "searched")
     shared = [_get(content, key) for stage in TRAINED_BY.get(system, ("baseline",)) for key in STAGE_PARAMS[stage]]
     return hashlib.sha256(json.dumps([shared, repr(space), inputs], sort_keys=True).encode()).hexdigest()[:16]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from stages.models.systems import SYSTEMS, Scheme
+
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
@@ -61,7 +63,8 @@ DIM = Choice(("dim",), (64, 128, 256))
 LAYERS = Choice(("sequence.layers",), (1, 2))
 RATE = learning_rate("baseline.learning_rate")
 
-# Only params that a system reads: the layers and dropout of some baselines are fixed, as published.
+WITH_LAYERS = {"sasrec", "bert4rec", "unisrec_t", "unisrec_t_id", "vqrec"}
+# Only params that a system reads: MISSRec, LLM-ESR and GRU4Rec have a fixed number of layers, as published.
 SPACES: dict[str, Space] = {
     "sicsrec": (
         DIM,
@@ -73,18 +76,8 @@ SPACES: dict[str, Space] = {
         Choice(("rank",), (4, 8, 12, 16)),
     ),
     "id_encoder": (DIM, LAYERS, dropout("pretrain.dropout"), learning_rate("pretrain.learning_rate")),
-    "sasrec": (DIM, LAYERS, dropout("pretrain.dropout"), RATE),
-    "gru4rec": (DIM, RATE),
-    "bert4rec": (DIM, LAYERS, RATE),
-    "unisrec_t": (DIM, LAYERS, RATE),
-    "unisrec_t_id": (DIM, LAYERS, RATE),
-    "vqrec": (DIM, LAYERS, RATE),
-    "missrec_t": (DIM, RATE),
-    "missrec_t_id": (DIM, RATE),
-    "missrec_tv_id": (DIM, RATE),
-    "missrec_v": (DIM, RATE),
-    "missrec_tv": (DIM, RATE),
-    "missrec_v_id": (DIM, RATE),
-    "llmesr_t_id": (DIM, RATE),
-    "llmesr_tv_id": (DIM, RATE),
+} | {
+    name: (DIM, *([LAYERS] if name in WITH_LAYERS else []), dropout("baseline.dropout"), RATE)
+    for name, system in SYSTEMS.items()
+    if system.scheme is not Scheme.COUNTED
 }

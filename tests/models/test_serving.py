@@ -34,7 +34,7 @@ def test_a_folded_sicsrec_ranks_by_the_vectors_that_were_given():
 def test_a_folded_missrec_has_the_same_scores(widths):
     torch.manual_seed(0)
     model = MissRec(
-        MissRecConfig(items=20, dim=16, max_length=10, widths=widths, use_id=True),
+        MissRecConfig(items=20, dim=16, dropout=0.5, max_length=10, widths=widths, use_id=True),
         {name: torch.randn(20, w) for name, w in widths.items()},
     )
     model.start_epoch(0)

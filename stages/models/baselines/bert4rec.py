@@ -23,7 +23,7 @@ class Bert4RecConfig:
     layers: int
     heads: int
     max_length: int
-    dropout: float = 0.2
+    dropout: float
     mask_share: float = 0.2  # of the items of a row
     last_share: float = 0.5  # of the rows have only their last item masked, as at test time
 
@@ -90,7 +90,11 @@ class Bert4Rec(Recommender):
 def build(material: Material) -> Bert4Rec:
     """An untrained BERT4Rec."""
     m = material
-    return Bert4Rec(Bert4RecConfig(items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, max_length=m.max_length))
+    return Bert4Rec(
+        Bert4RecConfig(
+            items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, dropout=m.dropout, max_length=m.max_length
+        )
+    )
 
 
 def restore(config: dict[str, Any]) -> Bert4Rec:

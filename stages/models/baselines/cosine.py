@@ -22,7 +22,7 @@ class CosineConfig:
     layers: int
     heads: int
     max_length: int
-    dropout: float = 0.5
+    dropout: float
     tau: float = 0.07
 
 

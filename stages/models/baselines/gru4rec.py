@@ -18,7 +18,7 @@ from stages.parallel.static_shapes import select_targets
 class Gru4RecConfig:
     items: int  # N
     dim: int  # D
-    dropout: float = 0.3
+    dropout: float
     layers: int = 1
 
 
@@ -61,7 +61,8 @@ class Gru4Rec(Recommender):
 
 def build(material: Material) -> Gru4Rec:
     """An untrained GRU4Rec."""
-    return Gru4Rec(Gru4RecConfig(items=material.items, dim=material.dim))
+    m = material
+    return Gru4Rec(Gru4RecConfig(items=m.items, dim=m.dim, dropout=m.dropout))
 
 
 def restore(config: dict[str, Any]) -> Gru4Rec:

@@ -36,7 +36,7 @@ class LlmEsrConfig:
     widths: dict[str, int]  # length of each modality's vectors
     layers: int = 2
     cross_heads: int = 2
-    dropout: float = 0.5
+    dropout: float
     neighbours: int = 10
     distillation: float = 0.1  # weight of the self-distillation loss
 
@@ -231,7 +231,7 @@ class LlmEsr(Recommender):
 def build(material: Material) -> LlmEsr:
     """An untrained LLM-ESR; its ID embeddings start at the principal components of the content vectors."""
     m = material
-    config = LlmEsrConfig(items=m.items, dim=m.dim, max_length=m.max_length, widths=m.widths)
+    config = LlmEsrConfig(items=m.items, dim=m.dim, dropout=m.dropout, max_length=m.max_length, widths=m.widths)
     near = similar_users(np.concatenate(list(m.vectors.values()), axis=1), m.values, m.offsets, config.neighbours)
     start = collaborative_start(m.vectors, dim=m.dim, seed=m.seed)
     return LlmEsr(config, m.vectors, start, near, m.inputs())

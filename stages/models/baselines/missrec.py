@@ -31,7 +31,7 @@ class MissRecConfig:
     widths: dict[str, int]  # length of each modality's vectors
     use_id: bool
     heads: int = 4
-    dropout: float = 0.5
+    dropout: float
     interest_ratio: float = 0.5  # clusters per content vector
     tau: float = 0.07
     gamma: float = 1e-4  # weight of the interest regulariser
@@ -163,7 +163,9 @@ class MissRec(Recommender):
 def build(material: Material, *, use_id: bool) -> MissRec:
     """An untrained MISSRec over the material's content vectors, with or without IDs."""
     m = material
-    config = MissRecConfig(items=m.items, dim=m.dim, max_length=m.max_length, widths=m.widths, use_id=use_id)
+    config = MissRecConfig(
+        items=m.items, dim=m.dim, dropout=m.dropout, max_length=m.max_length, widths=m.widths, use_id=use_id
+    )
     return MissRec(config, m.tensors)
 
 

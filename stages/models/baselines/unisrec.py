@@ -75,8 +75,8 @@ def build(material: Material, *, use_id: bool) -> UniSRec:
     """An untrained UniSRec over text vectors, with or without IDs."""
     m = material
     config = UniSRecConfig(
-        items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, max_length=m.max_length, width=m.widths["text"],
-        use_id=use_id,
+        items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, dropout=m.dropout, max_length=m.max_length,
+        width=m.widths["text"], use_id=use_id,
     )  # fmt: skip
     return UniSRec(config, m.tensors["text"])
 

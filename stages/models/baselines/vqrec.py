@@ -76,7 +76,9 @@ class VqRec(CosineSequenceModel):
 def build(material: Material) -> VqRec:
     """An untrained VQ-Rec over the codes of the text vectors."""
     m = material
-    config = VqRecConfig(items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, max_length=m.max_length)
+    config = VqRecConfig(
+        items=m.items, dim=m.dim, layers=m.layers, heads=m.heads, dropout=m.dropout, max_length=m.max_length
+    )
     known = np.bincount(m.values, minlength=m.items + 1)[1:] > 0
     codes = optimised_codes(m.vectors["text"], known, groups=config.groups, centroids=config.centroids, seed=m.seed)
     return VqRec(config, codes)

@@ -6,7 +6,7 @@ from stages.models.baselines.bert4rec import Bert4Rec, Bert4RecConfig
 
 def small_model(**changes) -> Bert4Rec:
     torch.manual_seed(0)
-    sizes = {"items": 20, "dim": 8, "layers": 2, "heads": 2, "max_length": 6}
+    sizes = {"dropout": 0.2, "items": 20, "dim": 8, "layers": 2, "heads": 2, "max_length": 6}
     return Bert4Rec(Bert4RecConfig(**sizes | changes)).eval()
 
 

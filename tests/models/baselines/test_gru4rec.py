@@ -6,7 +6,7 @@ from stages.models.baselines.gru4rec import Gru4Rec, Gru4RecConfig
 
 def small_model() -> Gru4Rec:
     torch.manual_seed(0)
-    return Gru4Rec(Gru4RecConfig(items=20, dim=8)).eval()
+    return Gru4Rec(Gru4RecConfig(items=20, dim=8, dropout=0.3)).eval()
 
 
 def test_states_are_those_of_the_gate_equations_written_out():

@@ -18,7 +18,7 @@ VALUES, OFFSETS = np.concatenate(HISTORIES), np.cumsum([0, *map(len, HISTORIES)]
 
 def small_model() -> LlmEsr:
     torch.manual_seed(0)
-    config = LlmEsrConfig(items=20, dim=8, max_length=5, widths={"text": 6, "image": 4}, neighbours=2)
+    config = LlmEsrConfig(items=20, dim=8, dropout=0.5, max_length=5, widths={"text": 6, "image": 4}, neighbours=2)
     near = similar_users(VECTORS["text"], VALUES, OFFSETS, 2)
     start = collaborative_start(VECTORS, dim=8, seed=0)
     return LlmEsr(config, VECTORS, start, near, INPUTS).eval()

@@ -14,7 +14,9 @@ def small_model(content=("text", "image"), use_id=True) -> MissRec:
     torch.manual_seed(0)
     vectors = {name: VECTORS[name] for name in content}
     widths = {name: table.shape[1] for name, table in vectors.items()}
-    model = MissRec(MissRecConfig(items=20, dim=8, max_length=5, widths=widths, use_id=use_id), vectors).eval()
+    model = MissRec(
+        MissRecConfig(items=20, dim=8, dropout=0.5, max_length=5, widths=widths, use_id=use_id), vectors
+    ).eval()
     model.start_epoch(0)
     return model
 

@@ -9,7 +9,9 @@ TEXT = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
 
 def small_model(use_id: bool = False) -> UniSRec:
     torch.manual_seed(0)
-    return UniSRec(UniSRecConfig(items=20, dim=8, layers=2, heads=2, max_length=5, width=6, use_id=use_id), TEXT).eval()
+    return UniSRec(
+        UniSRecConfig(items=20, dim=8, dropout=0.5, layers=2, heads=2, max_length=5, width=6, use_id=use_id), TEXT
+    ).eval()
 
 
 def filled_mixture() -> WhiteningMixture:

@@ -48,7 +48,9 @@ def test_a_width_that_the_groups_do_not_divide_is_padded():
 def test_an_item_is_the_mean_of_its_codes_rows():
     torch.manual_seed(0)
     codes = np.array([[0, 2], [1, 0], [2, 2]])
-    model = VqRec(VqRecConfig(items=3, dim=8, layers=1, heads=2, max_length=5, groups=2, centroids=3), codes)
+    model = VqRec(
+        VqRecConfig(items=3, dim=8, dropout=0.5, layers=1, heads=2, max_length=5, groups=2, centroids=3), codes
+    )
     table = model.code_embedding.weight
     expected = torch.stack([(table[1 + a] + table[1 + 3 + b]) / 2 for a, b in codes.tolist()])
     torch.testing.assert_close(model.item_vectors(torch.tensor([1, 2, 3])), expected)
