@@ -122,6 +122,8 @@ def train(
         first = build_model(content_only(config), vectors)
         summary["content_first"] = fit_model(first, params, data, curves / "content_first", id_encoder).summary()
         model.load_content_side(first)
+    if params.posttrain.content != "own":
+        summary["content"] = params.posttrain.content
     outcome = fit_model(model, params, data, curves, id_encoder, is_hopeless)
     if params.content_weight:
         device = choose_device(params.device)

@@ -16,6 +16,7 @@ from stages.errors import InputError
 KEY = "provenance"  # in the metadata of Parquet files
 MODEL_KEY = "model"  # in the metadata of safetensors files: JSON that has KEY and the model's configuration
 SPLIT = "artifacts/split"
+REFIT = "_refit"  # ends the name of the ranks of a system that was trained once more
 MADE_BY = {  # path, or the start of it: the stage that writes it
     "artifacts/split": "split",
     "artifacts/pairs.parquet": "pairs",
@@ -116,6 +117,8 @@ def stage_of(path: Path) -> str:
     """The stage that writes an artifact."""
     name = path.as_posix()
     stage = next((stage for start, stage in MADE_BY.items() if name.startswith(start)), "")
+    if stage == "baseline" and path.stem.endswith(REFIT):
+        return f"refit_baseline@{path.stem.removesuffix(REFIT)}"
     return f"baseline@{path.stem}" if stage == "baseline" else stage
 
 

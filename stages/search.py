@@ -59,9 +59,11 @@ def trainer(system: str, params: Params, folder: Path) -> tuple[Train, TrainingD
         raise InputError(why)
     data = TrainingData.read(pretrain.SPLIT, baselines.EMBEDDINGS)
     device = choose_device(params.device)
-    return lambda p, is_hopeless: baselines.train(system, p, data, folder / system, device, is_hopeless=is_hopeless)[
-        1
-    ], data
+
+    def train(p: Params, is_hopeless: IsHopeless) -> dict[str, Any]:
+        return baselines.train(system, p, data, folder / system, device, is_hopeless=is_hopeless)[1]
+
+    return train, data
 
 
 def train_sicsrec(params: Params, data: TrainingData, folder: Path, is_hopeless: IsHopeless) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 from stages.encoders.cached_trunk import Tuned
 from stages.encoders.content_encoder import Catalogue, ContentEncoder, ItemInputs
-from stages.encoders.modalities import MODALITIES, TINY, starting_encoder
+from stages.encoders.modalities import MODALITIES, TINY, encoding_settings, starting_encoder
 from stages.encoders.modality_gap import modality_gap, projected
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from stages.errors import run_stage
@@ -110,7 +110,7 @@ def main() -> str:
     summary: dict[str, Any] = tune(params, sources, pairs) if sources else {"pairs": len(pairs)}
     with atomic(ENCODERS) as folder:
         folder.mkdir(parents=True)
-        write_json(folder / "modalities.json", {"encoded": list(sources)})
+        write_json(folder / "modalities.json", {"encoded": list(sources), "settings": encoding_settings(params)})
         for name, source in sources.items():
             source.encoder.save(folder / name)
         record_folder(folder, inputs)

@@ -111,7 +111,8 @@ def test_the_page_on_the_code_has_the_picture_that_dvc_draws():
         [sys.executable, "-m", "dvc", "dag", "--md"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
     assert drawn.startswith("```mermaid")
-    assert drawn in PAGE
+    assert drawn in PAGE.split("## The DAG")[1].split("\n## ")[0]
+    assert drawn not in PAGE.split("## Rooms")[1]
 
 
 def test_the_page_on_the_code_names_every_room_and_only_files_that_exist():

@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 from stages.errors import InputError
 from stages.files import write_parquet
 from stages.imports import ROOT
-from stages.provenance import MADE_BY, check_inputs, frame_id, recorded
+from stages.provenance import MADE_BY, check_inputs, frame_id, recorded, stage_of
 
 SPLIT, PAIRS, VECTORS = (
     Path("artifacts/split/items.parquet"),
@@ -61,6 +61,12 @@ def test_a_file_without_a_record_is_refused():
     write_parquet(PAIRS, frame(1))
     with pytest.raises(InputError, match="does not say what it was made from: run `dvc repro pairs`"):
         check_inputs(PAIRS)
+
+
+def test_the_stage_of_ranks_is_named_with_its_system():
+    assert stage_of(Path("artifacts/ranks/gru4rec.parquet")) == "baseline@gru4rec"
+    assert stage_of(Path("artifacts/ranks/gru4rec_refit.parquet")) == "refit_baseline@gru4rec"
+    assert stage_of(Path("artifacts/ranks/sicsrec_refit.parquet")) == "refit"
 
 
 def test_the_stages_named_are_those_that_write_the_paths():

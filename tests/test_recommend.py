@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 from stages import recommend
 from stages.errors import InputError
@@ -324,6 +325,22 @@ def test_a_summary_of_another_training_is_refused(by_content, monkeypatch):
     content["content_weight"]["chosen"] = 0.25
     summary.write_text(json.dumps(content))
     with pytest.raises(InputError, match="are of different runs: run `dvc repro posttrain`"):
+        call(monkeypatch, "--history", raw_ids()[0], "--new-items", "arrived")
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [("language", "zh", "en"), ("encoders.pooling", "auto", "cls"), ("encoders.max_tokens", 64, 8)],
+)
+def test_params_that_would_encode_new_items_otherwise_than_the_known_ones_are_refused(
+    by_content, monkeypatch, key, old, new
+):
+    write_new_items(unseen_items())
+    section, _, name = key.rpartition(".")
+    content = YAML(typ="safe").load(Path("params.yaml"))
+    (content[section] if section else content)[name] = new
+    YAML().dump(content, Path("params.yaml"))
+    with pytest.raises(InputError, match=f"{key}={new} in params.yaml, but the encoders were trained with {old}"):
         call(monkeypatch, "--history", raw_ids()[0], "--new-items", "arrived")
 
 

@@ -13,7 +13,7 @@ from stages import search
 from stages.errors import InputError
 from stages.models.systems import SYSTEMS, Scheme
 from stages.params import load_params
-from stages.training.overrides import STAGE_PARAMS, current_values, with_overrides
+from stages.training.overrides import STAGE_PARAMS, current_values, space_of, with_overrides
 from stages.training.search_space import SPACES
 from tests.clone import ROOT
 
@@ -157,6 +157,13 @@ def test_a_loss_that_is_not_finite_ends_the_trial_and_not_the_search(after):
         searched("id_encoder", 1)
 
 
+def test_widths_are_multiples_of_the_heads(after):
+    workspace = after("split")
+    workspace.set_params(dim=48, sequence={"heads": 3})
+    dim = next(dimension for dimension in space_of("id_encoder", load_params()) if dimension.keys == ("dim",))
+    assert dim.values == (48,)
+
+
 def test_every_trained_system_has_a_space(after):
     after("split")
     trained = {name for name, system in SYSTEMS.items() if system.scheme is not Scheme.COUNTED}
@@ -191,7 +198,7 @@ def test_what_makes_a_search_another_one_are_the_params_of_its_stages(stage):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["sasrek", "--trials", "3"], "error: sasrek: there is no such system; there are sicsrec, id_encoder, sasrec"),
+        (["sasrek", "--trials", "3"], "error: sasrek: there is no such system; there are sicsrec, id_encoder, gru4rec"),
         (["pop", "--trials", "3"], "error: pop: nothing of it is trained; there are sicsrec"),
         (["sasrec", "--trials", "0"], "error: --trials 0: 1 or more"),
         (["sasrec", "--trials", "3"], "error: artifacts/embeddings_baselines.parquet is missing: run `dvc repro`"),

@@ -22,6 +22,7 @@ def test_every_stage_reads_the_tables_of_a_split_by_time(after):
     workspace.run("split", "pairs", "sft", "embed", "pretrain", "posttrain", "baseline_code")
     for name in ("pop", "sasrec"):
         workspace.run_baseline(name)
+        workspace.run_baseline(name, stage="refit_baseline")
     workspace.run("evaluate", "refit", "report")
     test, ranks = (pl.read_parquet(f"artifacts/{name}.parquet") for name in ("split/test", "ranks/sicsrec"))
     assert ranks["user"].to_list() == test["user"].to_list()
@@ -33,5 +34,5 @@ def test_every_stage_reads_the_tables_of_a_split_by_time(after):
     groups = json.loads(Path("metrics/groups.json").read_text())["viewed_items_kept"]
     lengths = np.array(test["history"].list.len())
     assert [group["users"] for group in groups["history_length"].values()][0] == int((lengths <= 4).sum())
-    for name in ("pop", "sasrec", "sicsrec_refit"):
+    for name in ("pop", "sasrec", "sasrec_refit", "sicsrec_refit"):
         assert pl.read_parquet(f"artifacts/ranks/{name}.parquet").height == test.height

@@ -88,10 +88,15 @@ def is_header(cells: Sequence[str], wanted: Wanted) -> bool:
     return sum(plain(cell) in known for cell in cells) >= min(2, len(cells))
 
 
+def _is(name: str, given: str, known: set[str]) -> bool:
+    """Whether a column is the one that params name, or has a known name."""
+    return (bool(given) and name == given) or plain(name) in known
+
+
 def looks_like(role: str, names: Sequence[str], wanted: Wanted) -> bool:
     """Whether a table with a header has the columns of `interactions` or of `items`."""
-    has_user = any(name == wanted.user or plain(name) in USER for name in names)
-    has_item = any(name == wanted.item or plain(name) in ITEM or plain(name) == "id" for name in names)
+    has_user = any(_is(name, wanted.user, USER) for name in names)
+    has_item = any(_is(name, wanted.item, ITEM | {"id"}) for name in names)
     return has_item and has_user == (role == "interactions")
 
 
@@ -114,12 +119,12 @@ def interaction_columns(names: Sequence[str], wanted: Wanted, *, header: bool, f
     found = {}
     for role, known in (("user", USER), ("item", ITEM), ("time", TIME)):
         given = getattr(wanted, role)
-        found[role] = given if given in names else find_column(role, names, known, file)
+        found[role] = given if given and given in names else find_column(role, names, known, file)
     if len(set(found.values())) != 3:
         raise InputError(
             f"{file}: user, item and time must be three columns, not {_listed(found.values())}: mend `columns`"
         )
-    return InteractionColumns(**found, title=wanted.title if wanted.title in names else "")
+    return InteractionColumns(**found, title=wanted.title if wanted.title and wanted.title in names else "")
 
 
 def item_columns(names: Sequence[str], wanted: Wanted, *, like: str, file: str) -> ItemColumns:

@@ -83,6 +83,10 @@ def find_moments(pairs: pl.LazyFrame, valid_from: str, test_from: str) -> tuple[
 
 def _moment(pairs: pl.LazyFrame, text: str, param: str, latest: int) -> int:
     try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
         number = float(text)
     except ValueError:
         pass

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stages.encoders.content_encoder import Catalogue, ContentEncoder
-from stages.params import EncodersParams
+from stages.params import EncodersParams, Params
 
 TINY = "tiny"  # as text_encoder or image_encoder: the built-in encoder, whose weights start from the seed
 
@@ -45,6 +45,12 @@ def _load_image(name: str, settings: EncodersParams) -> ContentEncoder:
 
 
 MODALITIES = {"text": Modality(_tiny_text, _load_text), "image": Modality(_tiny_image, _load_image)}
+
+
+def encoding_settings(params: Params) -> dict[str, str | int]:
+    """The params that decide the vectors beside the encoders' weights, by dotted key."""
+    settings = {name: getattr(params.encoders, name) for name in ("pooling", "image_feature", "max_tokens")}
+    return {"language": params.language} | {f"encoders.{name}": value for name, value in settings.items()}
 
 
 def starting_encoder(modality: str, name: str, catalogue: Catalogue, settings: EncodersParams) -> ContentEncoder:

@@ -25,20 +25,23 @@ class Neighbours(NamedTuple):
 
 
 def unit_content(
-    vectors: dict[str, Float[Tensor, "N _"]], centre: Bool[Tensor, " N"] | None = None
+    vectors: dict[str, Float[Tensor, "N _"]],
+    centre: Bool[Tensor, " N"] | None = None,
+    embedded: Bool[Tensor, " N"] | None = None,
 ) -> Float[Tensor, "N W"]:
     """A vector of each item, whose inner products are cosines, averaged over the kinds of vectors.
 
     vectors: {kind: (N, width)}, from which the mean of the items in `centre` is subtracted first (None: of all).
-    An item without a cover has the mean of the others' vectors: what rounding leaves of it would be a direction by
-    chance, so its cosines of that kind are 0.
+    An item without a cover has the mean vector of those that were `embedded` (None: all): it says nothing of the item,
+    so its cosines of that kind are 0.
     """
     units = []
     for matrix in vectors.values():
         centred = matrix - (matrix if centre is None else matrix[centre]).mean(dim=0)
-        lengths = centred.norm(dim=-1, keepdim=True)
-        usual = lengths.square().mean().sqrt()
-        units.append(F.normalize(centred, dim=-1).masked_fill(lengths < NO_DIRECTION * usual, 0.0))
+        mean = (matrix if embedded is None else matrix[embedded]).mean(dim=0)
+        distance = (matrix - mean).norm(dim=-1, keepdim=True)
+        nothing = distance < NO_DIRECTION * distance.square().mean().sqrt()
+        units.append(F.normalize(centred, dim=-1).masked_fill(nothing, 0.0))
     return torch.cat(units, dim=-1) / len(units) ** 0.5
 
 

@@ -26,15 +26,16 @@ class Sampler(nn.Module):
         """counts: how often items 1…N occur in training. size: number of negatives per batch."""
         super().__init__()
         self.items, self.size, self.total = len(counts), size, int(counts.sum())
-        share = (1 / self.items + counts.double() / self.total) / 2
+        self.frequent = size // 2  # of the draws, as often as items occur
+        expected = (size - self.frequent) / self.items + self.frequent * counts.double() / self.total
         self.register_buffer("cumulative", counts.cumsum(0), persistent=False)
-        self.register_buffer("log_expected", (size * share).log().float(), persistent=False)
+        self.register_buffer("log_expected", expected.log().float(), persistent=False)
 
     def draw(self) -> tuple[Int[Tensor, " size"], Float[Tensor, " size"]]:
         """Items, with replacement, and the logarithm of how often each is expected in a draw."""
-        device, frequent = self.cumulative.device, self.size // 2
-        uniform = torch.randint(self.items, (self.size - frequent,), device=device)
-        occurrences = torch.randint(self.total, (frequent,), device=device)
+        device = self.cumulative.device
+        uniform = torch.randint(self.items, (self.size - self.frequent,), device=device)
+        occurrences = torch.randint(self.total, (self.frequent,), device=device)
         drawn = torch.cat([uniform, torch.searchsorted(self.cumulative, occurrences, right=True)])
         return drawn + 1, self.log_expected[drawn]
 

@@ -47,7 +47,7 @@ def explain(trained: Trained, history: list[int], rows: pl.DataFrame) -> Explana
     parts = [weight @ stream for weight, stream in zip(weights, streams, strict=True)] + [model.projection.bias]
     length = torch.stack(parts).sum(dim=0).norm()
     number = dict(trained.items.select("raw_id", "item").iter_rows())
-    items = torch.tensor([number[raw_id] for raw_id in rows["item"]], device=trained.device)
+    items = torch.tensor([number[raw_id] for raw_id in rows["item"]], dtype=torch.long, device=trained.device)
     shares = trained.matrix[items - 1] @ (torch.stack(parts) / length).T
     present = {"id": config.id_stream, "content": config.content_stream, "both": config.decoder, "rest": True}
     names = [name for name, there in present.items() if there]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages.encoders.modalities import encoding_settings
 from stages.errors import InputError
 from stages.files import read_json, read_vectors
 from stages.models.nearest import nearest_items, unit_content
@@ -26,8 +27,9 @@ def with_new_items(trained: Trained, new: NewItems, params: Params) -> Trained:
     A new item's vector is `unseen_scale` times the mean of those of the seen items that are nearest by content, as in
     models/content_scoring.py. Raises InputError when the model does not rank by content.
     """
-    scale = unseen_scale(trained.model.config, params)
+    scale = unseen_scale(trained.model.config)
     check_inputs(ITEMS, ENCODERS, EMBEDDINGS, MODEL)
+    refuse_other_settings(params)
     modalities = list(trained.model.config.widths)
     known = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, modalities).items()}
     vectors = {}
@@ -38,7 +40,8 @@ def with_new_items(trained: Trained, new: NewItems, params: Params) -> Trained:
     with torch.inference_mode():
         fused = fuse_modalities({name: table[1:] for name, table in adapted.items()})
         centre = F.pad(seen, (0, new.items.height))
-        units = unit_content({"model": fused, **vectors}, centre=centre)
+        known_items = F.pad(torch.ones_like(seen), (0, new.items.height))
+        units = unit_content({"model": fused, **vectors}, centre=centre, embedded=known_items)
         every = torch.arange(1, len(units) + 1)
         nearest = nearest_items(units, of=every[len(seen) :], among=every[centre])
         added = scale * nearest.mean(trained.matrix.cpu())
@@ -75,7 +78,18 @@ def adapted_vectors(trained: Trained, known: dict[str, Tensor], vectors: dict[st
     return tables
 
 
-def unseen_scale(config: SicsrecConfig, params: Params) -> float:
+def refuse_other_settings(params: Params) -> None:
+    """Raise InputError when the encoders would read or encode the new items otherwise than they did the known ones."""
+    trained = read_json(ENCODERS / "modalities.json")["settings"]
+    for key, value in encoding_settings(params).items():
+        if trained[key] != value:
+            raise InputError(
+                f"--new-items: {key}={value} in params.yaml, but the encoders were trained with {trained[key]}: set it "
+                "back or run `dvc repro`"
+            )
+
+
+def unseen_scale(config: SicsrecConfig) -> float:
     """What the vectors of items that training never saw were scaled by; 1 when training saw all items.
 
     Raises InputError when the model ranks by ID vectors alone, or by content that is not the items' own.
@@ -85,12 +99,13 @@ def unseen_scale(config: SicsrecConfig, params: Params) -> float:
             "--new-items: the model ranks by ID vectors alone, which a new item has none of: set content_weight=auto "
             "(or above 0) and run `dvc repro`"
         )
-    if params.posttrain.content != "own":
+    summary = read_json(SUMMARY)
+    if content := summary.get("content"):
         raise InputError(
-            f"--new-items: posttrain.content={params.posttrain.content} hides what items are: set it to own, run "
-            "`dvc repro`"
+            f"--new-items: the model was trained with posttrain.content={content}, which hides what items are: set it "
+            "to own, run `dvc repro`"
         )
-    found = read_json(SUMMARY).get("content_weight")
+    found = summary.get("content_weight")
     if found is None or found["chosen"] != config.content_weight:
         raise InputError(f"{SUMMARY} and {MODEL} are of different runs: run `dvc repro posttrain`")
     if not found["unseen_items"]:

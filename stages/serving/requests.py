@@ -77,13 +77,16 @@ def read_histories(path: Path, items: pl.DataFrame, wanted: Wanted, *, ignore_un
     if not table.header:
         raise InputError(f"--histories {path}: has no header: make its first row user,item or user,item,time")
     columns = {"user": _column("user", table, USER, wanted.user), "item": _column("item", table, ITEM, wanted.item)}
-    if wanted.time in table.columns or any(plain(name) in TIME for name in table.columns):
+    if (wanted.time and wanted.time in table.columns) or any(plain(name) in TIME for name in table.columns):
         columns["time"] = _column("time", table, TIME, wanted.time)
     with TemporaryDirectory() as folder:
         rows = table.scan(columns, Path(folder) / "rows")
         ids = [id_as_text(rows, name, table.name).alias(name) for name in ("user", "item")]
-        time = whole_numbers(rows, "time", table.name) if "time" in columns else pl.col("row")
-        events = rows.select("row", *ids, time=time).collect()
+        has_item = id_as_text(rows, "item", table.name) != ""
+        dated = whole_numbers(rows.filter(has_item), "time", table.name) if "time" in columns else pl.col("row")
+        events = rows.select("row", *ids, time=pl.when(has_item).then(dated)).collect()
+    if "time" in columns:  # repeated rows count once, as in the stage `split`
+        events = events.unique(["user", "item", "time"], keep="first", maintain_order=True)
     _refuse_none(events, table)
     if nameless := events.filter(pl.col("user") == "")["row"].to_list():
         raise InputError(f"{table.name}, row {nameless[0]}: the user is empty")
@@ -105,7 +108,7 @@ def _open(option: str, path: Path, wanted: Wanted) -> Table:
 
 
 def _column(role: str, table: Table, known: set[str], given: str) -> str:
-    return given if given in table.columns else find_column(role, table.columns, known, table.name)
+    return given if given and given in table.columns else find_column(role, table.columns, known, table.name)
 
 
 def _refuse_none(rows: pl.DataFrame, table: Table) -> None:

@@ -1,11 +1,13 @@
 """Recommendations written to a file, a part after another: memory does not grow, and an interrupted run goes on."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from stages.errors import InputError
@@ -25,9 +27,11 @@ ROWS_PER_PART = 2**20
 
 
 def check_output(path: Path) -> None:
-    """Raise InputError when the suffix is not that of a format that we write."""
+    """Raise InputError when the suffix is not that of a format that we write, or a folder has that name."""
     if path.suffix not in SINKS:
         raise InputError(f"--out {path}: the suffix decides the format: end the name in {', '.join(SINKS)}")
+    if path.is_dir():
+        raise InputError(f"--out {path}: this is a folder: name a file")
 
 
 def write_recommendations(path: Path, trained: Trained, requests: Requests, choice: Choice) -> int:
@@ -36,7 +40,23 @@ def write_recommendations(path: Path, trained: Trained, requests: Requests, choi
     Parts are kept in `.cache/` until the file is whole; their folder is named by all that decides the result.
     """
     folder = _parts_folder(trained, requests, choice)
-    users = max(1, ROWS_PER_PART // choice.top)
+    with _only_process(folder):
+        return _write(path, folder, trained, requests, choice)
+
+
+@contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    """Raise InputError when another process writes the same recommendations, to whatever file: they share the parts."""
+    try:
+        with FileLock(folder.with_suffix(".lock"), timeout=0):
+            yield
+    except Timeout:
+        raise InputError("these recommendations are being written by another process: wait for it") from None
+
+
+def _write(path: Path, folder: Path, trained: Trained, requests: Requests, choice: Choice) -> int:
+    folder.mkdir(exist_ok=True)
+    users = max(1, ROWS_PER_PART // min(choice.top, trained.items.height))
     parts = [folder / f"{begin:012d}.parquet" for begin in range(0, len(requests.users), users)]
     with tqdm(total=len(requests.users), desc="recommend", unit=" users", disable=None) as bar:
         for number, part in enumerate(parts):
@@ -58,6 +78,4 @@ def _parts_folder(trained: Trained, requests: Requests, choice: Choice) -> Path:
     known = trained.model.config.items
     new = pl.DataFrame(trained.matrix[known:].cpu().numpy()).with_columns(raw_id=trained.items["raw_id"][known:])
     settings = asdict(choice) | {"histories": frame_id(lengths, values), "new_items": frame_id(new)}
-    folder = state_path("recommend", settings, [ITEMS, MODEL]).with_suffix("")
-    folder.mkdir(exist_ok=True)
-    return folder
+    return state_path("recommend", settings, [ITEMS, MODEL]).with_suffix("")

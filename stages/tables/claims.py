@@ -71,6 +71,8 @@ def effect(claim: Claim, table: Table, protocol: str) -> Effect | None:
         return None
     ahead = reference == claim.better  # the table holds the other row's difference from the reference
     tested = rows[worse if ahead else claim.better][protocol]
+    if "p" not in tested:  # the two rows have no seed in common
+        return None
     bounds = tested.get("difference")
     if bounds and ahead:
         bounds = [-bound / (1 + bound) for bound in reversed(bounds)]

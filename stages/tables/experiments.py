@@ -45,6 +45,9 @@ ADDED = {
     "smoothing": 0,
     "posttrain.content": "own",
     "baseline.dropout": None,
+    "split.strategy": "leave_one_out",
+    "split.valid_from": 0.8,
+    "split.test_from": 0.9,
 }
 OWN_EPOCHS = {  # of the pipeline's own systems: the file and its section
     OURS: ("metrics/training.json", "posttrain"),

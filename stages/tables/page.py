@@ -70,9 +70,11 @@ def readme_table(table4: dict[str, Table]) -> Iterator[str]:
 def comparison(row: Table, reference: Table, protocol: str) -> str:
     """`-1.1 % (p 0.96)`: the row's ndcg@10 against the reference's, bold when significant."""
     ours, base = (part[protocol][TESTED]["mean"] for part in (row, reference))
-    p_value = row[protocol].get("p")
-    if p_value is None:
+    if row is reference:
         return "reference"
+    p_value = row[protocol].get("p")
+    if p_value is None:  # no seed in common
+        return f"{ours / base - 1:+.1%} (not tested)"
     text = f"{ours / base - 1:+.1%} (p {p_value:.3f})"
     return f"**{text}**" if p_value < SIGNIFICANT else text
 
@@ -90,7 +92,9 @@ def claims(by_dataset: dict[str, Table]) -> Iterator[str]:
     for name in datasets:
         heads += [f"{name}: kept", "filtered", "paper"]
     cells = [heads]
-    for row in first["rows"]:
+    for row in (row.name for row in TABLES[first["table"]].rows):
+        if not any(row in by_dataset[name]["rows"] for name in datasets):
+            continue
         line = [SYSTEM_NAMES.get(row, row)]
         for table in (by_dataset[name] for name in datasets):
             if row not in table["rows"]:

@@ -131,11 +131,12 @@ def _mean_and_deviation(values: list[float]) -> dict[str, float | None]:
 
 
 def _mean_groups(of_seeds: list[Groups]) -> Groups:
-    """Each group's values, averaged over the seeds. All seeds have the same targets, and so the same groups."""
-    return {
-        group: {name: float(np.mean([groups[group][name] for groups in of_seeds])) for name in of_seeds[0][group]}
-        for group in of_seeds[0]
-    }
+    """Each group's values, averaged over the seeds that have the group: the sample has other targets with each seed."""
+    found: Groups = {}
+    for group in dict.fromkeys(name for groups in of_seeds for name in groups):
+        values = [groups[group] for groups in of_seeds if group in groups]
+        found[group] = {name: float(np.mean([each[name] for each in values])) for name in values[0]}
+    return found
 
 
 def _paired(

@@ -46,7 +46,8 @@ class LazyAdam(torch.optim.Adam):
         assert table.grad is not None
         if table.grad.is_sparse:
             sparse = table.grad.coalesce()
-            rows, gradient = sparse.indices()[0], sparse.values()
+            touched = (sparse.values() != 0).any(dim=1)
+            rows, gradient = sparse.indices()[0][touched], sparse.values()[touched]
             old = tuple(tensor[rows] for tensor in tensors)
         else:
             gradient, old = table.grad, tensors

@@ -11,7 +11,7 @@ from stages.models.systems import SYSTEMS
 from stages.params import Params
 from stages.provenance import Ids
 from stages.training.baselines import dropout_of
-from stages.training.search_space import SPACES, Space
+from stages.training.search_space import DIM, SPACES, Space
 
 Overrides = dict[str, Any]  # {key as `-S` writes it: value}
 
@@ -65,9 +65,10 @@ def current_values(system: str, params: Params) -> Overrides:
 
 
 def space_of(system: str, params: Params) -> Space:
-    """What is searched for the system, wide enough for the current params."""
-    current = current_values(system, params)
-    return tuple(dimension.including(current[dimension.keys[0]]) for dimension in SPACES[system])
+    """What is searched for the system, wide enough for the current params; widths that the heads divide."""
+    current, heads = current_values(system, params), params.sequence.heads
+    spaces = [DIM.multiples_of(heads) if dimension == DIM else dimension for dimension in SPACES[system]]
+    return tuple(dimension.including(current[dimension.keys[0]]) for dimension in spaces)
 
 
 def search_id(system: str, params: Params, inputs: Ids) -> str:

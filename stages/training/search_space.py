@@ -25,6 +25,10 @@ class Choice:
         """The same, with `value` among the choices."""
         return replace(self, values=tuple(sorted({*self.values, value})))
 
+    def multiples_of(self, number: int) -> Choice:
+        """The same, without the choices that `number` does not divide."""
+        return replace(self, values=tuple(value for value in self.values if value % number == 0))
+
     def suggest(self, trial: Trial) -> int:
         """A value for this trial."""
         return int(trial.suggest_categorical(self.keys[0], self.values))

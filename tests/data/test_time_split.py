@@ -133,6 +133,8 @@ HUNDRED = pairs_of({"u": [("a", time) for time in range(100)]})
 
 def test_a_fraction_is_a_quantile_and_a_whole_number_a_timestamp():
     assert find_moments(HUNDRED, "0.8", "95") == (80, 95)
+    nanoseconds = pl.LazyFrame({"timestamp": [1700000000123456789, 1700000000123456999]})
+    assert find_moments(nanoseconds, "1700000000123456789", "1700000000123456790")[0] == 1700000000123456789
 
 
 @pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])

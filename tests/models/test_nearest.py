@@ -62,3 +62,17 @@ def test_an_item_at_the_mean_of_one_kind_is_compared_by_the_others_alone():
     found = unit_content({"text": text, "image": image})
     alone = F.normalize(text - text.mean(dim=0), dim=-1)
     torch.testing.assert_close(found[3] @ found.T, alone[3] @ alone.T / 2)
+
+
+def test_with_a_centre_an_item_at_the_mean_of_all_still_has_no_direction_of_that_kind():
+    torch.manual_seed(2)
+    image, seen, new = torch.randn(400, 8), torch.arange(400) % 5 > 0, torch.randn(50, 8) + 3
+    image[~seen] += 0.7
+    without = torch.arange(400) % 2 == 0
+    image[without] = image[~without].mean(dim=0)
+    assert not unit_content({"image": image}, centre=seen)[without].any()
+    both = torch.cat([image, new])
+    known = torch.arange(450) < 400
+    found = unit_content({"image": both}, centre=F.pad(seen, (0, 50)), embedded=known)
+    assert not found[:400][without].any()
+    torch.testing.assert_close(found[:400][~without].norm(dim=1), torch.ones(200))

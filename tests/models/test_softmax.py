@@ -77,7 +77,9 @@ def test_of_an_odd_number_of_negatives_one_more_is_uniform():
     torch.manual_seed(0)
     uniform, places = torch.randint(5, (201,)), torch.randint(100, (200,))
     torch.manual_seed(0)
-    items, _ = Sampler(torch.from_numpy(COUNTS), 401).draw()
+    items, log_expected = Sampler(torch.from_numpy(COUNTS), 401).draw()
+    expected = 201 / 5 + 200 * torch.from_numpy(COUNTS).double() / 100
+    torch.testing.assert_close(log_expected, expected.log().float()[items - 1])
     assert items.tolist() == [*(uniform + 1).tolist(), *occurrences[places].tolist()]
 
 

@@ -133,3 +133,9 @@ def test_the_picture_shows_covers_of_history_and_recommendations(history, top, t
     assert asked == read + explanation.rows["item"].head(8).to_list()
     with Image.open(path) as image:
         assert len(image.getcolors(2**20) or []) > 10
+
+
+def test_without_recommendations_there_is_nothing_to_explain(trained):
+    every = trained.items["item"].to_list()
+    found = explain(trained, every, recommend_items(trained, single(every), Choice(top=2)))
+    assert found.rows.is_empty()

@@ -125,3 +125,19 @@ def test_ignored_unknown_items_are_left_out_and_their_users_are_not():
 def test_a_file_that_cannot_be_read_for_certain_is_refused(text, message):
     with pytest.raises(InputError, match=message):
         histories_file(text)
+
+
+def test_a_column_without_a_name_is_neither_user_nor_item_nor_time():
+    assert histories_file(",user,item\n0,yan,v2\n1,yan,v1\n") == {"yan": [2, 1]}
+    names = list(pl.read_parquet("artifacts/split/full.parquet")["raw_id"][:2])
+    assert list(users_file(f",user_id,country\n0,{names[1]},x\n1,{names[0]},y\n")) == [names[1], names[0]]
+
+
+def test_a_row_without_an_item_needs_no_time():
+    assert histories_file("user,item,time\nyan,v2,30\nnobody,,\n") == {"yan": [2], "nobody": []}
+
+
+def test_repeated_rows_count_once_where_there_is_a_time():
+    text = "yan,v2,30\nyan,v2,30\nyan,v1,20\n"
+    assert histories_file(f"user,item,time\n{text}") == {"yan": [1, 2]}
+    assert histories_file("user,item\nyan,v2\nyan,v2\n") == {"yan": [2, 2]}

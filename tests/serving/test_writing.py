@@ -83,3 +83,27 @@ def test_parts_of_other_histories_are_not_taken(trained, monkeypatch):
 def test_an_unknown_suffix_is_refused():
     with pytest.raises(InputError, match=r"--out a.xlsx: the suffix decides .* \.parquet, \.csv, \.jsonl"):
         check_output(Path("a.xlsx"))
+
+
+def test_a_folder_is_not_replaced_by_a_file():
+    Path("recommendations.csv").mkdir()
+    with pytest.raises(InputError, match="--out recommendations.csv: this is a folder: name a file"):
+        check_output(Path("recommendations.csv"))
+
+
+def test_a_second_process_with_the_same_requests_is_refused(trained, monkeypatch):
+    def meanwhile(*arguments):
+        with pytest.raises(InputError, match="are being written by another process"):
+            write_recommendations(Path("b.csv"), trained, requests(**HISTORIES), CHOICE)
+        return recommend_items(*arguments)
+
+    monkeypatch.setattr(writing, "recommend_items", meanwhile)
+    assert write_recommendations(Path("a.csv"), trained, requests(**HISTORIES), CHOICE)
+    assert not Path("b.csv").exists()
+
+
+def test_parts_do_not_grow_smaller_than_the_catalogue_asks_for(trained, monkeypatch):
+    monkeypatch.setattr(writing, "ROWS_PER_PART", 2 * trained.items.height)
+    asked = interrupt_after(99, monkeypatch)
+    write_recommendations(Path("a.csv"), trained, requests(**HISTORIES), Choice(top=10**6))
+    assert max(len(part.users) for part in asked) == 2

@@ -60,3 +60,11 @@ def test_an_effect_in_words_has_its_interval_and_p():
         in_words(Effect("sasrec", 0.1, (0.05, 0.151), 0.004), name=None) == "holds: +10.0% (+5.0% to +15.1%), p 0.004"
     )
     assert in_words(Effect("sasrec", -0.1, None, 0.004), name="SASRec") == "reversed: -10.0% over SASRec, p 0.004"
+
+
+def test_rows_without_a_common_seed_give_no_effect():
+    given = {row.name: Runs() for row in TABLES["table4"].rows} | {"sicsrec": runs(GOOD), "sasrec": runs(BAD)}
+    for protocol in given["sasrec"].metrics:
+        given["sasrec"].metrics[protocol] = {2: per_user_metrics(BAD)}
+    made = summarise(TABLES["table4"], given, name="table4", dataset="Bili_Food", resamples=100, seed=0)
+    assert effect(Claim("", "table4", "sicsrec", "sasrec"), made, "kept") is None

@@ -3,11 +3,13 @@ import shutil
 import polars as pl
 import pytest
 from dvc.api import DVCFileSystem
+from ruamel.yaml import YAML
 
 from stages.errors import InputError
-from stages.tables.experiments import Experiment, choose_runs, flatten
+from stages.tables.archive import archived_runs
+from stages.tables.experiments import ADDED, NOT_COMPARED, Experiment, choose_runs, flatten
 from stages.tables.registry import TABLES
-from tests.clone import commit, run
+from tests.clone import ROOT, commit, run
 
 BASE = {"dataset": "sample", "seed": 1, "alpha": 0.2, "without": [], "text_encoder": "google-bert/bert-base-chinese"}
 
@@ -57,6 +59,12 @@ def test_a_run_that_is_older_than_a_param_counts_as_run_with_what_was_then_fixed
     params = BASE | {"monitor": "ndcg@10"}
     assert names(choose_runs(given, TABLES["table7"].rows, where={}, params=params)) == {"SICSRec": ["old", "new"]}
     assert [run.name for run in given if run.matches({"monitor": "ndcg@10"})] == ["old", "new"]
+
+
+def test_no_compared_param_lacks_a_value_in_the_runs_of_the_archive():
+    params = flatten(YAML(typ="safe").load(ROOT / "params.yaml"))
+    for archived in archived_runs(ROOT / "metrics/runs"):
+        assert params.keys() - NOT_COMPARED - ADDED.keys() - archived.params.keys() == set(), archived.path
 
 
 def test_if_none_has_the_value_of_params_yaml_a_condition_is_required():

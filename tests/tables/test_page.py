@@ -69,3 +69,15 @@ def test_a_readme_without_the_marks_is_refused(copy, monkeypatch):
 
 def test_the_readme_is_one_screen_after_another_not_a_book():
     assert (ROOT / "README.md").stat().st_size <= 10_240
+
+
+def test_rows_that_only_one_dataset_has_are_shown():
+    kept = {"kept": {"ndcg@10": {"mean": 0.1}}, "filtered": {"ndcg@10": {"mean": 0.1}}, "paper": None}
+    tables = {
+        "Bili_Food": {"table": "table4", "reference": "sicsrec", "rows": {"sicsrec": kept}},
+        "Bili_Dance": {"table": "table4", "reference": "sicsrec", "rows": {"sicsrec": kept, "bert4rec": kept | {}}},
+    }
+    lines = list(page.claims(tables))
+    (row,) = [line for line in lines if line.startswith("| BERT4Rec")]
+    assert row.split(" | ")[1:4] == ["", "", ""]
+    assert "+0.0% (not tested)" in row

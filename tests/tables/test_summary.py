@@ -31,9 +31,10 @@ def test_a_cell_is_the_mean_and_the_deviation_over_seeds():
 
 def test_groups_by_training_count_are_averaged_over_the_seeds_that_have_them():
     given = runs(GOOD)
-    given.by_count["kept"] = {1: {"0": {"users": 4, "hit@10": 0.5}}, 2: {"0": {"users": 4, "hit@10": 0.1}}}
+    rare = {"users": 1, "hit@10": 1.0}
+    given.by_count["kept"] = {1: {"0": {"users": 4, "hit@10": 0.5}}, 2: {"0": {"users": 4, "hit@10": 0.1}, "1–4": rare}}
     made = table(SICSRec=given)["rows"]["SICSRec"]
-    assert made["kept"]["by_training_count"] == {"0": {"users": 4, "hit@10": pytest.approx(0.3)}}
+    assert made["kept"]["by_training_count"] == {"0": {"users": 4, "hit@10": pytest.approx(0.3)}, "1–4": rare}
     assert "by_training_count" not in made["filtered"]
 
 

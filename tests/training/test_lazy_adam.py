@@ -63,6 +63,18 @@ def test_untouched_rows_and_their_moments_stay_to_the_bit():
     assert not torch.equal(table.weight[4], weight[4])
 
 
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_row_that_was_read_but_has_no_gradient_stays(sparse):
+    table = new_table(sparse=sparse)
+    optimizer = lazy(table)
+    train(table, optimizer)
+    before = table.weight.detach().clone()
+    optimizer.zero_grad()
+    (table(torch.tensor([1, 2])) * torch.tensor([[0.0], [1.0]])).sum().backward()
+    optimizer.step()
+    assert (table.weight != before).any(dim=1).tolist() == [False, False, True, False, False, False]
+
+
 def test_parameters_that_are_no_such_table_are_updated_by_adam():
     layer, same = nn.Linear(2, 2), nn.Linear(2, 2)
     same.load_state_dict(layer.state_dict())
