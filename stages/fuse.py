@@ -36,14 +36,14 @@ def fuse(params: Params) -> str:
     """Choose the weights, rank the test items, write ranks and metrics. → a line on it."""
     # imported here: a run without `fuse` is two seconds shorter without torch
     from stages.parallel.device import choose_device
-    from stages.training.fusion import choose_weights, fused_ranks, load_system, model_path, refuse_skipped
+    from stages.training.fusion import choose_weights, fused_ranks, load_for_fusion, model_path, refuse_skipped
     from stages.training.metrics import mean_metrics
     from stages.training.next_item import TrainingData
 
     refuse_skipped(params.fuse)
     device, max_length, paths = choose_device(params.device), params.sequence.max_length, map(model_path, params.fuse)
     data = TrainingData.read(SPLIT, *(files := [*paths]))
-    models = [load_system(name).to(device) for name in params.fuse]
+    models = [load_for_fusion(name, device) for name in params.fuse]
     weights, tried = choose_weights(models, data, monitor=params.monitor, max_length=max_length, device=device)
 
     test = read_parquet(TEST)

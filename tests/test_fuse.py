@@ -9,9 +9,11 @@ import torch
 from stages import fuse
 from stages.errors import InputError
 from stages.params import load_params
-from stages.training.fusion import choose_weights, load_system, model_path
+from stages.training.fusion import choose_weights, load_for_fusion, load_system, model_path
 from stages.training.next_item import TrainingData
+from stages.training.ranking import rank_users
 
+CPU = torch.device("cpu")
 SPLIT = Path("artifacts/split")
 RANKS, METRICS = Path("artifacts/ranks/fused.parquet"), Path("metrics/fuse.json")
 FUSED = {"baselines": ["pop", "missrec_t_id"], "baseline": {"epochs": 2, "batch_positions": 256}}
@@ -102,6 +104,19 @@ def test_scores_of_itemknn_can_be_added(after):
     workspace.run_baseline("itemknn")
     workspace.run("fuse")
     assert json.loads(METRICS.read_text())["weights"].keys() == {"sicsrec", "id_encoder", "itemknn"}
+
+
+def test_of_a_system_that_counts_the_roots_are_added_which_have_its_ranks(after):
+    workspace = after("embed")
+    workspace.run_baseline("itemknn")
+    data, test = TrainingData.read(SPLIT), pl.read_parquet(SPLIT / "test.parquet")
+    model = load_for_fusion("itemknn", CPU)
+    history = torch.tensor(pl.read_parquet(SPLIT / "train.parquet")["items"].to_list()[:1])
+    counts = load_system("itemknn").last_hidden(history) @ load_system("itemknn").item_matrix().T
+    torch.testing.assert_close(model.scores(model.last_hidden(history), model.item_matrix()) ** 2, counts)
+    kept, filtered = rank_users(model, data.before_test(test), test["item"].to_numpy(), max_length=50, device=CPU)
+    ranks = pl.read_parquet("artifacts/ranks/itemknn.parquet")
+    assert (ranks["rank"].to_list(), ranks["rank_filtered"].to_list()) == (kept.tolist(), filtered.tolist())
 
 
 def test_a_system_that_was_skipped_is_refused(after, monkeypatch):
