@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from stages.files import atomic
-from stages.tables.experiments import NOT_COMPARED, FinishedRun, matches
+from stages.tables.experiments import ADDED, FinishedRun, is_compared, matches
 
 RANKS = ("rank", "rank_filtered")  # of each user's test item, in the order of test.parquet
 COUNT = "training_count"  # of the test item, up to LARGEST: the last group of tables/groups.py begins there
@@ -48,23 +48,33 @@ def archive_run(run: FinishedRun, system: str, folder: Path) -> None:
     """Write the system's ranks of this run into `folder`; a later run with the same params replaces them."""
     if isinstance(run, ArchivedRun) or (ranks := run.ranks(system)) is None:
         return
-    names = {"seed", "fuse"} if system == "fused" else {"seed"}  # of NOT_COMPARED, those that tell its runs apart
-    params = {key: value for key, value in run.params.items() if key in names or key not in NOT_COMPARED}
+    params = _identity(run.params, system)
     digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8]
     about = {
         "system": system, "commit": run.commit, "params": params, "epochs": run.epochs(system),
         "split": run.split(system),
     }  # fmt: skip
-    with atomic(folder / params["dataset"] / f"{system}_{params['seed']}_{digest}.parquet") as temporary:
+    path = folder / params["dataset"] / f"{system}_{params['seed']}_{digest}.parquet"
+    for older in archived_runs(folder, f"{params['dataset']}/{system}_{params['seed']}_*.parquet"):
+        if older.path != path and _identity(older.params, system) == params:  # named when there were fewer params
+            older.path.unlink()
+    with atomic(path) as temporary:
         counts = [pl.col(COUNT).clip(upper_bound=LARGEST)] if COUNT in ranks.columns else []
         frame = ranks.select(pl.col(*RANKS).cast(pl.UInt32), *(count.cast(pl.UInt8) for count in counts))
         frame.write_parquet(temporary, compression="zstd", metadata={"run": json.dumps(about, sort_keys=True)})
 
 
-def archived_runs(folder: Path) -> list[ArchivedRun]:
-    """Every run in `folder`."""
+def _identity(params: dict[str, Any], system: str) -> dict[str, Any]:
+    """The params that tell a system's runs apart, those that older runs lack among them."""
+    names = {"seed", "fuse"} if system == "fused" else {"seed"}  # of those that are not compared
+    known = ADDED | params
+    return {key: known[key] for key in known if key in names or is_compared(key, params["dataset"])}
+
+
+def archived_runs(folder: Path, pattern: str = "*/*.parquet") -> list[ArchivedRun]:
+    """The runs in `folder` whose paths there fit the pattern."""
     runs = []
-    for path in sorted(folder.glob("*/*.parquet")):
+    for path in sorted(folder.glob(pattern)):
         about = json.loads(pl.read_parquet_metadata(path)["run"])
         facts = (about[name] for name in ("system", "commit", "params", "epochs", "split"))
         runs.append(ArchivedRun(path, *facts))

@@ -38,6 +38,7 @@ NOT_COMPARED = {
     "encoders.workers",
     "evaluate.bootstrap",
 }
+OF_THE_SAMPLE = "download.sample_"  # begins the params of the built-in sample, which no other dataset reads
 # Params that older runs lack: what they were run with.
 ADDED = {
     "monitor": "ndcg@10",
@@ -147,6 +148,11 @@ def _same(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
+def is_compared(key: str, dataset: str) -> bool:
+    """Whether the runs of one row must have the same value of this param."""
+    return key not in NOT_COMPARED and (dataset == "sample" or not key.startswith(OF_THE_SAMPLE))
+
+
 def _value(run: FinishedRun, key: str) -> Any:
     return run.params.get(key, ADDED.get(key))
 
@@ -188,8 +194,8 @@ def choose_runs(
     """
     fitting = [experiment for experiment in experiments if experiment.matches(where)]
     used = [experiment for experiment in fitting if any(experiment.matches(row.params) for row in rows)]
-    ignored = NOT_COMPARED | {key for row in rows for key in row.params}
-    keys = [key for key in params if key not in ignored]
+    of_rows, dataset = {key for row in rows for key in row.params}, where.get("dataset", params["dataset"])
+    keys = [key for key in params if key not in of_rows and is_compared(key, dataset)]
     for key in keys:
         ours = [experiment for experiment in used if _value(experiment, key) == params[key]]
         if ours and len(ours) < len(used):

@@ -1,3 +1,4 @@
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,20 @@ def test_groups_by_training_count_are_the_same_from_the_archive_and_absent_in_ol
     assert found == expected
     assert expected["kept"][1]["100+"]["users"] == (counts >= 100).sum()
     assert read_runs([run], "sicsrec").by_count == {"kept": {}, "filtered": {}}
+
+
+def test_a_run_replaces_an_older_one_that_lacks_params_or_has_another_size_of_the_sample(tmp_path):
+    older = finished("earlier", **{"download.sample_users": 2000})
+    archive_run(older, "sicsrec", tmp_path)
+    (path,) = tmp_path.glob("*/*.parquet")
+    about = json.loads(pl.read_parquet_metadata(path)["run"])
+    about["params"].pop("smoothing", None)
+    pl.read_parquet(path).write_parquet(path.with_stem("sicsrec_1_00000000"), metadata={"run": json.dumps(about)})
+    path.unlink()
+    archive_run(finished("later", **{"download.sample_users": 1500, "smoothing": 0}), "sicsrec", tmp_path)
+    assert [run.commit for run in archived_runs(tmp_path)] == ["later"]
+    archive_run(finished("other", smoothing=0.1), "sicsrec", tmp_path)
+    assert len(archived_runs(tmp_path)) == 2
 
 
 def test_a_later_run_replaces_the_one_with_the_same_params_and_no_other(tmp_path):

@@ -67,6 +67,14 @@ def test_no_compared_param_lacks_a_value_in_the_runs_of_the_archive():
         assert params.keys() - NOT_COMPARED - ADDED.keys() - archived.params.keys() == set(), archived.path
 
 
+def test_the_size_of_the_sample_tells_no_runs_of_another_dataset_apart():
+    rows, size = TABLES["table7"].rows, "download.sample_users"
+    for dataset, chosen in (("Bili_Food", ["small", "large"]), ("sample", ["small"])):
+        given = [experiment(name, dataset=dataset, **{size: users}) for name, users in (("small", 9), ("large", 99))]
+        found = choose_runs(given, rows, where={"dataset": dataset}, params=BASE | {size: 9})
+        assert names(found) == {"SICSRec": chosen}
+
+
 def test_if_none_has_the_value_of_params_yaml_a_condition_is_required():
     given = [experiment("one", alpha=0.3), experiment("other", alpha=0.4, without=["mmsd"])]
     with pytest.raises(
