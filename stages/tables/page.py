@@ -131,8 +131,8 @@ def by_training_count(table: Table) -> Iterator[str]:
     }
     if not groups:
         return
-    heads = list(next(iter(groups.values())))
     users = next(iter(groups.values()))
+    heads = sorted(users, key=lambda head: int(head.rstrip("+").split("-")[0]))
     cells = [["times in training (users)", *(f"{head} ({users[head]['users']:.0f})" for head in heads)]]
     for name, values in groups.items():
         cells.append([SYSTEM_NAMES.get(name, name), *(f"{values[head]['hit@10']:.4f}" for head in heads)])
