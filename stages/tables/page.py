@@ -15,7 +15,7 @@ from stages.files import atomic, read_json
 from stages.tables.archive import ArchivedRun, archived_runs
 from stages.tables.claims import claim_cells
 from stages.tables.markdown import SIGNIFICANT, TESTED
-from stages.tables.registry import TABLES
+from stages.tables.registry import FUSED_FILTERED, SASREC, SCORED_BY_CONTENT, TABLES
 
 METRICS = Path("metrics")
 README = Path("README.md")
@@ -64,6 +64,21 @@ def readme_table(table4: dict[str, Table]) -> Iterator[str]:
     for system, name in (IN_README | {"sicsrec": "**SICSRec ID+T**"}).items():
         values = [table4[dataset]["rows"][system][protocol][TESTED] for dataset in datasets for protocol in PROTOCOLS]
         rows.append([name, *(f"{value['mean']:.4f}" for value in values)])
+    yield from table_lines(rows)
+
+
+def readme_filtered(filtered: dict[str, Table]) -> Iterator[str]:
+    """ndcg@10 with viewed items filtered, of systems that were stopped by it, where they have all of SASRec's seeds."""
+    datasets = [name for name in DATASETS if name in filtered]
+    rows = [[f"filtered {TESTED}, all stopped by it", *datasets]]
+    for row in (SASREC, "unisrec_t_id", "missrec_t_id", SCORED_BY_CONTENT, *FUSED_FILTERED):
+        cells = []
+        for table in (filtered[dataset]["rows"] for dataset in datasets):
+            complete = row in table and table[row]["seeds"] == table[SASREC]["seeds"]
+            cells.append(f"{table[row]['filtered'][TESTED]['mean']:.4f}" if complete else "")
+        name = SYSTEM_NAMES.get(row, row) + (", scores added (`fuse`)" if row in FUSED_FILTERED else "")
+        if any(cells):
+            rows.append([f"**{name}**" if row == SCORED_BY_CONTENT else name, *cells])
     yield from table_lines(rows)
 
 
@@ -214,7 +229,9 @@ def readme() -> str:
         raise InputError(f"{README} lacks the lines {MARKS[0]} and {MARKS[1]}, between which its results stand")
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
-    return f"{before}{MARKS[0]}\n\n" + "\n".join(readme_table(read_tables()["table4"])) + f"\n\n{MARKS[1]}{after}"
+    tables = read_tables()
+    results = [*readme_table(tables["table4"]), "", *readme_filtered(tables["filtered"])]
+    return f"{before}{MARKS[0]}\n\n" + "\n".join(results) + f"\n\n{MARKS[1]}{after}"
 
 
 def main() -> None:

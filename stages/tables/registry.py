@@ -105,7 +105,7 @@ JUDGES = {"Hunyuan": "*unyuan*", "Qwen": "qwen*", "DeepSeek": "deepseek*", "GLM"
 STRONGEST = {"UniSRec ID+T": "unisrec_t_id", "MISSRec ID+T": "missrec_t_id"}  # of the others, with titles alone
 FUSED = {"SASRec": "sasrec"} | STRONGEST
 WITHOUT_TRAINING_MORE = "SICSRec + SASRec + ItemKNN"  # all three are trained by a default run
-THREE_WITH_CONTENT = "SICSRec + UniSRec ID+T + MISSRec ID+T"
+THREE_WITH_CONTENT = "SICSRec + UniSRec T+ID + MISSRec T+ID"
 FUSED_FILTERED = {
     WITHOUT_TRAINING_MORE: [OURS, "id_encoder", "itemknn"],
     THREE_WITH_CONTENT: [OURS, "unisrec_t_id", "missrec_t_id"],
