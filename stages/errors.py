@@ -45,8 +45,11 @@ def user_fault(error: Exception) -> str | None:
         return str(error)
     if _is_no_space(error):
         return f"no space left on the disk{_at(error)}: free some and run the same command again"
-    if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
-        return f"not writable{_at(error)}: {error.strerror}: change the permissions, or run elsewhere"
+    if isinstance(error, OSError) and (error.errno in NOT_WRITABLE or isinstance(error, PermissionError)):
+        why = error.strerror or error  # polars sets neither errno nor strerror
+        return f"not writable{_at(error)}: {why}: change the permissions, or run elsewhere"
+    if isinstance(error, NotADirectoryError | FileExistsError) and error.filename:
+        return f"{error.filename} is in the way: {error.strerror}: choose another name"
     if _is_gpu_out_of_memory(error):
         return (
             "the GPU has too little memory: lower the batch in params.yaml (batch_positions, sft.batch_size, "

@@ -8,6 +8,7 @@ an item, `python -m stages.recommend --users all --top 100 --out recommendations
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import polars as pl
 
 from stages.data.columns import Wanted
 from stages.errors import run_stage
-from stages.files import read_parquet
+from stages.files import read_json, read_parquet
 from stages.params import Params, load_params
 from stages.serving.arguments import parse_arguments
 from stages.serving.explaining import Explanation, explain
@@ -26,6 +27,8 @@ from stages.serving.requests import Requests, all_users, listed_users, read_hist
 from stages.serving.similar import similar_items
 from stages.serving.trained import ITEMS, Trained, find_items, item_numbers, load_trained
 from stages.serving.writing import write_recommendations
+
+SPLIT_FACTS = Path("metrics/split.json")
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,7 +115,10 @@ def main() -> None:
 def run(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> None:
     """Do what the arguments ask for."""
     if arguments.titles:
-        return show(find_items(all_items(new), arguments.titles, f"title_{params.language}"), arguments.json)
+        found = find_items(all_items(new), arguments.titles, f"title_{params.language}")
+        if found.is_empty():
+            print(f"--titles: no title has {' '.join(arguments.titles)}", file=sys.stderr)
+        return show(found, arguments.json)
     choice = Choice(
         top=arguments.top, keep_viewed=arguments.keep_viewed, popular=arguments.without_history == "popular"
     )
@@ -121,6 +127,11 @@ def run(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> 
     requests = read_requests(arguments, params)
     count = write_recommendations(arguments.out, load(params, new), requests, choice)
     print(f"{arguments.out}: {count:,} recommendations for {len(requests.users):,} users")
+    if arguments.users == "all" and (dropped := read_json(SPLIT_FACTS)["dropped"]["short_users"]):
+        print(
+            f"{dropped:,} users are not among them, as they have fewer than split.min_interactions: --histories FILE "
+            "recommends to anybody"
+        )
     return None
 
 

@@ -40,7 +40,7 @@ Ranks = dict[str, dict[str, np.ndarray]]  # {protocol: {system: (users,)}}
 
 def remove_unlisted(systems: list[str]) -> None:
     """Delete ranks and curves of systems that params.yaml no longer lists: they would change the folders' hashes."""
-    for path in RANKS.iterdir():
+    for path in RANKS.glob("*"):
         if path.stem not in systems:
             path.unlink()
     for path in (CURVES / "baselines").glob("*"):

@@ -9,6 +9,9 @@ from stages.errors import InputError, run_stage
 from stages.params import load_params
 from stages.shallow_clone import refuse_experiment_in_shallow_clone
 
+NINEREC = (
+    "Bili_2M", "Bili_Food", "Bili_Dance", "Bili_Cartoon", "Bili_Movie", "Bili_Music", "KU", "QB", "TN", "DY",
+)  # fmt: skip
 OUTPUT = Path("metrics/source.json")
 ROOT = Path(os.environ.get("DVC_ROOT", "."))  # as stages.files.project_root, without the imports of stages.files
 
@@ -20,7 +23,8 @@ def main() -> str:
     """
     refuse_experiment_in_shallow_clone()  # here, because this is the one stage that every experiment runs
     params = load_params()
-    source = "" if params.dataset == "sample" else params.source
+    refuse_what_does_not_go_together(params.dataset, params.source)
+    source = params.source
     recorded = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.is_file() else {}
     try:
         found = fingerprint(source)
@@ -34,6 +38,19 @@ def main() -> str:
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return f"{params.dataset}: new, or changed since the last run"
+
+
+def refuse_what_does_not_go_together(dataset: str, source: str) -> None:
+    """Raise InputError for the built-in sample with a source, and for a dataset of the user's own without one."""
+    if dataset == "sample" and source:
+        raise InputError(
+            f"source={source}: dataset=sample is built in and reads no source: set dataset=NAME, or empty source"
+        )
+    if dataset not in ("sample", *NINEREC) and not source:
+        raise InputError(
+            f"dataset={dataset} is none of NineRec's ({', '.join(NINEREC)}), and source is empty: set source to the "
+            "folder, archive or address of the data"
+        )
 
 
 def fingerprint(source: str) -> str:

@@ -37,8 +37,16 @@ def make_folder() -> Path:
     return folder
 
 
-def test_the_sample_has_one_fingerprint_whatever_the_source() -> None:
-    assert run("nowhere", "sample") == run("", "sample") == {"source": "", "fingerprint": ""}
+def test_the_sample_has_no_source() -> None:
+    assert run("", "sample") == {"source": "", "fingerprint": ""}
+    with pytest.raises(InputError, match="source=nowhere: dataset=sample is built in and reads no source: set dataset"):
+        run("nowhere", "sample")
+
+
+def test_a_dataset_of_the_user_s_own_has_a_source_and_one_of_ninerec_need_not() -> None:
+    assert run("", "Bili_Food") == {"source": "", "fingerprint": ""}
+    with pytest.raises(InputError, match="dataset=MyShop is none of NineRec's .*, and source is empty: set source"):
+        run("", "MyShop")
 
 
 @pytest.mark.parametrize("change", [

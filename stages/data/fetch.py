@@ -109,5 +109,5 @@ def collect_covers(opened: Opened, ids: list[str], spool: Path, target: Path) ->
     if covers:
         pack_covers(target, covers)
     missing = [item for item in ids if item not in covers]
-    example = f" (not {', '.join(missing[:3])})" if covers and missing else ""
+    example = f" (not {', '.join(missing[:3])}{' …' * (len(missing) > 3)})" if covers and missing else ""
     print(f"covers: {len(covers):,} of {len(ids):,} items{example}; {len(images) - len(covers):,} images of no item")

@@ -31,13 +31,20 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument(
         "--new-items", type=Path, metavar="FOLDER", help="titles and covers of items that arrived after training"
     )
-    parser.add_argument("--by", choices=BY, default="both", help="of --similar; both: text and image (default)")
+    parser.add_argument("--by", choices=BY, help="of --similar; both: text and image; default: all content")
     parser.add_argument("--explain", action="store_true", help="of --history: what each score is made of")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="of --explain: also drawn, as .png or .jpg")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     if arguments.top < 1:
         raise InputError(f"--top {arguments.top}: ask for one item or more")
+    for option, given, fits, of in (
+        ("--out", arguments.out, arguments.users or arguments.histories, "--users and --histories"),
+        ("--by", arguments.by, arguments.similar, "--similar"),
+        ("--explain", arguments.explain, arguments.history, "--history"),
+    ):
+        if given and not fits:
+            raise InputError(f"{option} belongs to {of}: leave it out")
     if arguments.picture and not (arguments.explain and arguments.history):
         raise InputError(f"--picture {arguments.picture}: only --history with --explain has one")
     if arguments.picture and arguments.picture.suffix not in PICTURES:

@@ -29,12 +29,18 @@ def unit_vectors(model: Sicsrec, by: str) -> Tensor:
     return fuse_modalities(adapted) if by == "both" else F.normalize(adapted[by], dim=-1)
 
 
-def similar_items(trained: Trained, number: int, *, by: str, top: int) -> pl.DataFrame:
+def usual_by(model: Sicsrec) -> str:
+    """What items are compared by unless it is said: all content that the model reads, or id if it reads none."""
+    content = list(model.config.widths)
+    return "both" if len(content) == 2 else (*content, "id")[0]
+
+
+def similar_items(trained: Trained, number: int, *, by: str | None, top: int) -> pl.DataFrame:
     """The items with the largest cosine to item `number`, without itself: rank, item (raw id), score.
 
-    Raises InputError when `by` is id and the item is new.
+    by: one of BY; None: see `usual_by`. Raises InputError when `by` is id and the item is new.
     """
-    vectors = unit_vectors(trained.model, by)
+    vectors = unit_vectors(trained.model, by or usual_by(trained.model))
     if number > len(vectors):
         raise InputError(f"--by id: {trained.items['raw_id'][number - 1]} is new, it has no ID vector: choose another")
     scores = vectors @ vectors[number - 1]

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any, Protocol
 
 import dvc.api
@@ -65,6 +66,11 @@ class NotInCache(InputError):
     """An output of an experiment is not in DVC's cache."""
 
 
+@cache  # once for each commit, not for each of its systems
+def _say_not_run(commit: str) -> None:
+    print(f"{commit} was not run here, so that its own results do not count: `dvc repro`, then commit", file=sys.stderr)
+
+
 class FinishedRun(Protocol):
     """A DVC experiment, or a run in the archive. params: by dotted key."""
 
@@ -85,12 +91,13 @@ class FinishedRun(Protocol):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A DVC experiment. commit: of the code that ran; params: by dotted key."""
+    """A DVC experiment. commit: of the code that ran; params: by dotted key; is_commit: the commit's own run."""
 
     name: str
     commit: str
     params: dict[str, Any]
     files: dvc.api.DVCFileSystem
+    is_commit: bool = False
 
     def ranks(self, system: str) -> pl.DataFrame | None:
         """The system's ranks of the test items, or None when the experiment has none. Raises NotInCache.
@@ -100,11 +107,21 @@ class Experiment:
         path = f"artifacts/ranks/{system}.parquet"
         if not self.files.exists(path):
             return None
+        if self.is_commit and not self._is_cached(path):
+            _say_not_run(self.name)
+            return None
         frame = self._read(path)
         if not len(frame):  # a skipped system has an empty file
             return None
         items, test = (self._read(f"artifacts/split/{name}.parquet") for name in ("items", "test"))
         return frame.with_columns(training_count=items["count"].gather(test["item"] - 1))
+
+    def _is_cached(self, path: str) -> bool:
+        try:
+            with self.files.open(path, "rb"):
+                return True
+        except FileNotFoundError:
+            return False
 
     def _read(self, path: str) -> pl.DataFrame:
         try:
@@ -112,8 +129,8 @@ class Experiment:
                 return pl.read_parquet(file)
         except FileNotFoundError as error:
             raise NotInCache(
-                f"{path} of {self.name} is not in DVC's cache: if it is the commit's own, run `dvc repro`, else "
-                f"remove the experiment by `dvc exp remove {self.name}` and run it again"
+                f"{path} of the experiment {self.name} is not in DVC's cache: remove it by `dvc exp remove "
+                f"{self.name}` and run it again"
             ) from error
 
     def split(self, system: str) -> str | None:
@@ -180,7 +197,9 @@ def finished_experiments(all_commits: bool) -> list[Experiment]:
         if not row["Experiment"]:  # DVC shows a commit, then its experiments
             commit = files.repo.scm.resolve_rev(revision)[:SHORT_HASH]
         with files.open("params.yaml") as file:
-            experiments.append(Experiment(revision, commit, flatten(YAML(typ="safe").load(file)), files))
+            experiments.append(
+                Experiment(revision, commit, flatten(YAML(typ="safe").load(file)), files, not row["Experiment"])
+            )
     return experiments
 
 

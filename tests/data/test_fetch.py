@@ -450,7 +450,7 @@ def test_what_was_read_is_printed(source: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.splitlines() == [
         "interactions: Shop_pair.csv (user, item, time: user_id, item_id, timestamp)",
         "items: Shop_item.csv, 5 items, 2 of them in the interactions alone",
-        "covers: 1 of 5 items (not v3, v4, v1); 1 images of no item",
+        "covers: 1 of 5 items (not v3, v4, v1 …); 1 images of no item",
     ]
 
 

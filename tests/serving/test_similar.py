@@ -31,3 +31,12 @@ def test_similar_items_have_the_largest_cosine_and_leave_out_the_item_itself(tra
 def test_a_modality_that_the_model_lacks_is_refused(by, changes):
     with pytest.raises(InputError, match=f"--by {by}: the model was trained with modalities="):
         similar_items(trained_model(**changes), 5, by=by, top=3)
+
+
+@pytest.mark.parametrize(
+    ("usual", "changes"),
+    [("both", {}), ("text", {"widths": {"text": 6}}), ("id", {"widths": {}})],
+)
+def test_without_by_all_content_that_the_model_reads_counts(usual, changes):
+    trained = trained_model(**changes)
+    assert similar_items(trained, 5, by=None, top=3).equals(similar_items(trained, 5, by=usual, top=3))

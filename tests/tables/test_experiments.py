@@ -126,6 +126,19 @@ def test_ranks_missing_from_dvc_s_cache_are_an_input_error(tmp_path):
     assert committed.ranks("sicsrec")["training_count"].to_list() == [30, 0, 30]
     shutil.rmtree(tmp_path / ".dvc/cache")
     committed = Experiment("main", "abc1234", BASE, DVCFileSystem(tmp_path, rev="HEAD"))
-    with pytest.raises(InputError, match="sicsrec.parquet of main is not in DVC's cache"):
+    with pytest.raises(InputError, match="sicsrec.parquet of the experiment main is not in DVC's cache"):
         committed.ranks("sicsrec")
     assert committed.ranks("pop") is None
+
+
+def test_a_commit_that_was_not_run_here_is_left_out(tmp_path, capsys):
+    path = tmp_path / "artifacts/ranks/sicsrec.parquet"
+    path.parent.mkdir(parents=True)
+    pl.DataFrame({"rank": [1]}).write_parquet(path)
+    for line in (("git", "init", "-q"), ("dvc", "init", "-q"), ("dvc", "add", str(path))):
+        run(tmp_path, *line)
+    commit(tmp_path)
+    shutil.rmtree(tmp_path / ".dvc/cache")
+    own = Experiment("main", "abc1234", BASE, DVCFileSystem(tmp_path, rev="HEAD"), is_commit=True)
+    assert own.ranks("sicsrec") is None and own.ranks("sicsrec") is None
+    assert capsys.readouterr().err.count("main was not run here") == 1
