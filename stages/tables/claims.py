@@ -72,17 +72,17 @@ class Effect:
 
 
 def effect(claim: Claim, table: Table, protocol: str) -> Effect | None:
-    """The claim's effect in one table and protocol; None where a row was not run, or has none."""
+    """The claim's effect in one table and protocol; None where a row was not run with the same seeds, or has none."""
     rows, reference = table["rows"], table["reference"]
     means = {name: row[protocol][TESTED]["mean"] for name, row in rows.items()}
     others = [name for name in rows if name not in NOT_SHOWN | {claim.better}]
     worse = claim.worse or max(others, key=means.__getitem__)
     if claim.better not in rows or not means.get(worse) or reference not in (claim.better, worse):
         return None
+    if rows[claim.better]["seeds"] != rows[worse]["seeds"]:
+        return None
     ahead = reference == claim.better  # the table holds the other row's difference from the reference
     tested = rows[worse if ahead else claim.better][protocol]
-    if "p" not in tested:  # the two rows have no seed in common
-        return None
     bounds = tested.get("difference")
     if bounds and ahead:
         bounds = [-bound / (1 + bound) for bound in reversed(bounds)]

@@ -90,7 +90,14 @@ def comparison(row: Table, reference: Table, protocol: str) -> str:
     p_value = row[protocol].get("p")
     if p_value is None:  # no seed in common
         return f"{ours / base - 1:+.1%} (not tested)"
-    text = f"{ours / base - 1:+.1%} (p {p_value:.3f})"
+    seeds = row.get("seeds", [])
+    if seeds != reference.get(
+        "seeds", []
+    ):  # the means are of other seeds, the test and its interval of those in common
+        low, high = row[protocol]["difference"]
+        text = f"{low:+.1%} to {high:+.1%} (seed {', '.join(map(str, seeds))}, p {p_value:.3f})"
+    else:
+        text = f"{ours / base - 1:+.1%} (p {p_value:.3f})"
     return f"**{text}**" if p_value < SIGNIFICANT else text
 
 

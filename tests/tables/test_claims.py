@@ -62,9 +62,10 @@ def test_an_effect_in_words_has_its_interval_and_p():
     assert in_words(Effect("sasrec", -0.1, None, 0.004), name="SASRec") == "reversed: -10.0% over SASRec, p 0.004"
 
 
-def test_rows_without_a_common_seed_give_no_effect():
+def test_rows_of_different_seeds_give_no_effect():
     given = {row.name: Runs() for row in TABLES["table4"].rows} | {"sicsrec": runs(GOOD), "sasrec": runs(BAD)}
     for protocol in given["sasrec"].metrics:
         given["sasrec"].metrics[protocol] = {2: per_user_metrics(BAD)}
+    given["sasrec"].epochs = {2: 5}
     made = summarise(TABLES["table4"], given, name="table4", dataset="Bili_Food", resamples=100, seed=0)
     assert effect(Claim("", "table4", "sicsrec", "sasrec"), made, "kept") is None

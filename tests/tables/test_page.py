@@ -46,6 +46,8 @@ def test_a_significant_difference_is_bold_and_the_reference_is_named():
     assert page.comparison(row, reference, "kept") == "**+10.0% (p 0.010)**"
     assert page.comparison(row | {"kept": row["kept"] | {"p": 0.2}}, reference, "kept") == "+10.0% (p 0.200)"
     assert page.comparison(reference, reference, "kept") == "reference"
+    one = row | {"seeds": [2], "kept": row["kept"] | {"difference": [0.02, 0.2]}}
+    assert page.comparison(one, reference | {"seeds": [1, 2]}, "kept") == "**+2.0% to +20.0% (seed 2, p 0.010)**"
 
 
 def test_groups_by_training_count_are_a_table_where_runs_have_them():
