@@ -91,9 +91,7 @@ def comparison(row: Table, reference: Table, protocol: str) -> str:
     if p_value is None:  # no seed in common
         return f"{ours / base - 1:+.1%} (not tested)"
     seeds = row.get("seeds", [])
-    if seeds != reference.get(
-        "seeds", []
-    ):  # the means are of other seeds, the test and its interval of those in common
+    if seeds != reference.get("seeds", []):  # the interval is of the seeds in common, the means are not
         low, high = row[protocol]["difference"]
         text = f"{low:+.1%} to {high:+.1%} (seed {', '.join(map(str, seeds))}, p {p_value:.3f})"
     else:
