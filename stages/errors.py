@@ -48,8 +48,6 @@ def user_fault(error: Exception) -> str | None:
     if isinstance(error, OSError) and (error.errno in NOT_WRITABLE or isinstance(error, PermissionError)):
         why = error.strerror or error  # polars sets neither errno nor strerror
         return f"not writable{_at(error)}: {why}: change the permissions, or run elsewhere"
-    if isinstance(error, NotADirectoryError | FileExistsError) and error.filename:
-        return f"{error.filename} is in the way: {error.strerror}: choose another name"
     if _is_gpu_out_of_memory(error):
         return (
             "the GPU has too little memory: lower the batch in params.yaml (batch_positions, sft.batch_size, "

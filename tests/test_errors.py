@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from stages.errors import InputError, run_stage
+from stages.errors import InputError, run_stage, user_fault
 from tests.clone import ROOT
 
 
@@ -105,3 +105,9 @@ def test_control_c_is_one_line_and_status_130(code, statuses):
     _, printed = process.communicate(timeout=30)
     assert process.returncode in statuses  # a shell shows 130 for a process that SIGINT ended
     assert printed == "interrupted: the same command goes on from here\n"
+
+
+def test_a_place_that_cannot_be_written_is_one_line_without_a_number_of_the_system_too():
+    assert user_fault(PermissionError("Permission denied (os error 13)")) == (
+        "not writable: Permission denied (os error 13): change the permissions, or run elsewhere"
+    )

@@ -348,3 +348,24 @@ def test_a_folder_that_does_not_exist_is_named(after, monkeypatch):
     after("posttrain")
     with pytest.raises(InputError, match="--new-items nowhere: there is no such folder or archive"):
         call(monkeypatch, "--history", raw_ids()[0], "--new-items", "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--history", "v1", "--out", "a.csv"], "--out belongs to --users and --histories: leave it out"),
+        (["--history", "v1", "--by", "text"], "--by belongs to --similar: leave it out"),
+        (["--similar", "v1", "--explain"], "--explain belongs to --history: leave it out"),
+    ],
+)
+def test_an_option_of_another_task_is_refused(after, monkeypatch, arguments, message):
+    after("split")
+    with pytest.raises(InputError, match=message):
+        call(monkeypatch, *arguments)
+
+
+def test_a_search_without_a_hit_says_so(after, monkeypatch, capsys):
+    after("split")
+    monkeypatch.setattr(sys, "argv", ["recommend", "--titles", "zzzz"])
+    recommend.main()
+    assert "--titles: no title has zzzz" in capsys.readouterr().err

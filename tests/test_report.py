@@ -99,3 +99,9 @@ def test_it_says_at_the_end_what_came_out_and_that_the_sample_is_made_up(after):
         assert words in said
     table = json.loads(Path("metrics/table4.json").read_text())
     assert "made up" not in report.summary(table | {"dataset": "Bili_Food"})
+
+
+def test_before_any_training_the_missing_file_is_named(after):
+    workspace = after("split")
+    with pytest.raises(InputError, match="is missing: run `dvc repro` to make it"):
+        workspace.run("report")

@@ -27,11 +27,13 @@ ROWS_PER_PART = 2**20
 
 
 def check_output(path: Path) -> None:
-    """Raise InputError when the suffix is not that of a format that we write, or a folder has that name."""
+    """Raise InputError when the suffix is not that of a format that we write, or the path cannot be a file's."""
     if path.suffix not in SINKS:
         raise InputError(f"--out {path}: the suffix decides the format: end the name in {', '.join(SINKS)}")
     if path.is_dir():
         raise InputError(f"--out {path}: this is a folder: name a file")
+    if in_the_way := [str(parent) for parent in path.parents if parent.is_file()]:
+        raise InputError(f"--out {path}: {in_the_way[0]} is a file, not a folder: choose another place")
 
 
 def write_recommendations(path: Path, trained: Trained, requests: Requests, choice: Choice) -> int:

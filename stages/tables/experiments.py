@@ -14,7 +14,7 @@ from dvc.exceptions import DvcException
 from ruamel.yaml import YAML
 
 from stages.errors import InputError
-from stages.provenance import split_id
+from stages.provenance import REFIT, split_id
 from stages.tables.registry import OURS, Row
 
 # Params in which the runs of one row may differ: they do not change what is learnt, or the table averages over them.
@@ -58,7 +58,6 @@ OWN_EPOCHS = {  # of the pipeline's own systems: the file and its section
     "id_encoder_refit": ("metrics/refit.json", "id_encoder"),
     "fused": ("metrics/fuse.json", "weights"),  # without epochs: a sum is not trained
 }
-REFIT = "_refit"  # ends the name of a system that was trained once more
 SHORT_HASH = 7  # digits of a commit
 
 

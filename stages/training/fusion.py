@@ -48,7 +48,7 @@ class RootsOf:
     """A system that counts, whose scores are the square roots of its own: the ranks are the same.
 
     Counts have a long tail: of a user's standardised counts a few are far larger than any score of a trained system. On
-    Bili_Food's validation the sum with roots is 0.5 % better.
+    Bili_Food (seed 2024) validation gives the counts no weight, and their roots raise the sum from .1635 to .1644.
     """
 
     model: Recommender

@@ -107,3 +107,9 @@ def test_parts_do_not_grow_smaller_than_the_catalogue_asks_for(trained, monkeypa
     asked = interrupt_after(99, monkeypatch)
     write_recommendations(Path("a.csv"), trained, requests(**HISTORIES), Choice(top=10**6))
     assert max(len(part.users) for part in asked) == 2
+
+
+def test_a_path_below_a_file_is_refused():
+    Path("notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="--out notes.txt/a.csv: notes.txt is a file, not a folder"):
+        check_output(Path("notes.txt/a.csv"))

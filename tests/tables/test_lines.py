@@ -4,7 +4,8 @@ import pytest
 from dvc.utils.hydra import get_hydra_sweeps
 from ruamel.yaml import YAML
 
-from stages.tables.experiments import OWN_EPOCHS, REFIT, Experiment, flatten
+from stages.provenance import REFIT
+from stages.tables.experiments import OWN_EPOCHS, Experiment, flatten
 from stages.tables.registry import TABLES
 from tests.clone import ROOT
 from tests.tables.every_line import readme_lines
