@@ -3,7 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stages.data.covers import cover_names
+from stages.data.covers import check_covers, cover_names
 from stages.data.leave_one_out import split_leave_one_out
 from stages.data.ninerec import check_titles, read_items, scan_pairs
 from stages.data.time_split import find_moments, split_by_time
@@ -25,9 +25,11 @@ def main() -> str:
     items_file = RAW / f"{params.dataset}_item.csv"
     items = read_items(items_file)
     check_titles(items_file, items, params.language, params.modalities)
+    covers_file = RAW / f"{params.dataset}_cover.zip"
+    check_covers(covers_file, items["raw_id"], params.modalities)
     file = RAW / f"{params.dataset}_pair.csv"
     pairs = scan_pairs(file)
-    covers = set(cover_names(RAW / f"{params.dataset}_cover.zip"))
+    covers = set(cover_names(covers_file))
     parts = 1 + file.stat().st_size // PART_BYTES
     OUTPUT.mkdir(parents=True, exist_ok=True)
     least, moments = params.split.min_interactions, {}

@@ -284,6 +284,15 @@ def test_a_new_item_without_a_cover_gets_the_known_items_mean_and_is_named(by_co
     assert "1 items have no readable cover (bare): they get the mean vector" in capsys.readouterr().err
 
 
+def test_one_new_item_without_any_image_is_scored_by_its_title(by_content, monkeypatch, capsys):
+    Path("arrived").mkdir()
+    Path("arrived/items.csv").write_text(f"item_id,title\nbare,{unseen_items()['title_zh'][0]}\n")
+    rows = run(monkeypatch, capsys, "--history", raw_ids()[0], "--top", "999", "--new-items", "arrived")
+    assert "bare" in {row["raw_id"] for row in rows}
+    call(monkeypatch, "--similar", "bare", "--by", "text", "--new-items", "arrived")
+    assert "1 items have no readable cover (bare): they get the mean vector" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -6,6 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import download, split
+from stages.data.covers import write_covers
 from stages.errors import InputError
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -115,7 +116,7 @@ def shop(titles: str, **changes: object) -> None:
     Path("artifacts/raw/Shop_item.csv").write_text("".join(rows))
     Path("artifacts/raw/Shop_pair.csv").write_text("".join(f"v{n % 3},u{n // 3},{n}\n" for n in range(9)))
     content = YAML(typ="safe").load(Path("params.yaml"))
-    YAML().dump(content | {"dataset": "Shop"} | changes, Path("params.yaml"))
+    YAML().dump(content | {"dataset": "Shop", "modalities": ["id", "text"]} | changes, Path("params.yaml"))
 
 
 @pytest.mark.parametrize("modalities", [["id", "text"], ["id", "image"]])
@@ -138,7 +139,7 @@ def test_no_titles_and_text_among_the_modalities_name_modalities() -> None:
 
 
 def test_no_titles_and_no_text_among_the_modalities_keep_every_item() -> None:
-    shop("", modalities=["id", "image"])
+    shop("", modalities=["id"])
     split.main()
     assert read("items").height == 3
     assert json.loads(Path("metrics/split.json").read_text())["dropped"]["untitled_interactions"] == 0
@@ -152,3 +153,15 @@ def test_the_sample_can_be_split_by_time() -> None:
     for name in ("valid", "test"):
         for user, item, history in read(name).rows():
             assert full[user][: len(history) + 1] == [*history, item]
+
+
+@pytest.mark.parametrize(
+    ("covers", "modalities", "without"),
+    [(None, ["id", "text", "image"], "id,text"), (["v9.png"], ["id", "image"], "id"), (["v9.png"], ["image"], "id")],
+)
+def test_image_among_the_modalities_needs_the_cover_of_an_item(covers, modalities, without) -> None:
+    shop("zh", modalities=modalities)
+    if covers:
+        write_covers(Path("artifacts/raw/Shop_cover.zip"), ((name, b"") for name in covers))
+    with pytest.raises(InputError, match=rf"no item has a cover: .*modalities=\[{without}\]'"):
+        split.main()

@@ -127,6 +127,18 @@ def interaction_columns(names: Sequence[str], wanted: Wanted, *, header: bool, f
     return InteractionColumns(**found, title=wanted.title if wanted.title and wanted.title in names else "")
 
 
+def refuse_unknown_header(first_row: Sequence[str], file: str) -> None:
+    """Raise InputError when the first row of interactions has no digit: no time is in it, so it is a header.
+
+    first_row: of a file in which `is_header` found no name that it knows.
+    """
+    if not any(character.isdigit() for cell in first_row for character in cell):
+        raise InputError(
+            f"{file}: no name of its header ({_listed(first_row)}) tells user, item or time: set columns.user, "
+            "columns.item and columns.time to the names"
+        )
+
+
 def item_columns(names: Sequence[str], wanted: Wanted, *, like: str, file: str) -> ItemColumns:
     """Columns of the file of items; like: the name of the item column in the interactions.
 

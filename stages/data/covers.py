@@ -40,6 +40,16 @@ def write_covers(path: Path, covers: Iterable[tuple[str, bytes]]) -> None:
             archive.writestr(member, content)
 
 
+def check_covers(path: Path, raw_ids: Iterable[str], modalities: tuple[str, ...]) -> None:
+    """Raise InputError, with the mend, when `modalities` has image and no item has a cover. path: the zip of covers."""
+    if "image" not in modalities or not cover_names(path).keys().isdisjoint(raw_ids):
+        return
+    without = ",".join(name for name in modalities if name != "image") or "id"
+    raise InputError(
+        f"{path}: no item has a cover: name the images by item id, or run with -S 'modalities=[{without}]'"
+    )
+
+
 def cover_names(path: Path) -> dict[str, str]:
     """{raw id: its cover's name in the zip}; empty when there is no zip (a dataset without covers)."""
     if not path.exists():

@@ -8,7 +8,14 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 
 from stages.data.choose import Files, choose_files, image_suffixes, pick_one
-from stages.data.columns import InteractionColumns, Wanted, interaction_columns, item_columns, looks_like
+from stages.data.columns import (
+    InteractionColumns,
+    Wanted,
+    interaction_columns,
+    item_columns,
+    looks_like,
+    refuse_unknown_header,
+)
 from stages.data.covers import match_covers, pack_covers
 from stages.data.interactions import scan_interactions, unknown_items
 from stages.data.items import load_items
@@ -76,6 +83,8 @@ def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> li
         has = f"it holds {others}" if others else "nor another table of interactions"
         raise InputError(f"source: {opened.place} has no {dataset}_pair.csv ({has}): mend `dataset` or `source`")
     interactions = opened.table(path)
+    if not interactions.header:
+        refuse_unknown_header(interactions.first_row, interactions.name)
     columns = interaction_columns(interactions.columns, wanted, header=interactions.header, file=interactions.name)
     items_path = pick_one(files, "items", lambda candidate: candidate != path and opened.looks_like(candidate, "items"))
     items = _read_items(opened.table(items_path), columns, wanted, spool) if items_path else None

@@ -34,7 +34,8 @@ def tuned_vectors(
     """Vectors of the new items that have one of a modality (n, width), and which those are (M,) bool.
 
     title: the column with the titles. An empty title is encoded like any other, as the stage `embed` does; an item
-    without a readable cover has no vector. Raises InputError when no new item has content of the modality.
+    without a readable cover has no vector. Raises InputError when no new item has a title, or when there are images
+    but no new item has a readable one.
     """
     if modality == "text":
         keys: list[str | None] = [_hash(text.encode()) for text in new.items[title]]
@@ -43,17 +44,19 @@ def tuned_vectors(
         keys = _cover_keys(new)
         lacking = new.items.filter(pl.Series(keys, dtype=pl.String).is_null())["raw_id"].to_list()
     _report_lacking(modality, new, lacking, title if modality == "text" else "readable cover")
+    if not any(keys):
+        return torch.empty(0, 0), np.zeros(len(keys), dtype=bool)
     path = state_path(f"new_{modality}", [recorded(ENCODERS)[0], settings.model_dump()], []).with_suffix(".parquet")
     vectors = _through_cache(path, modality, new, keys, title, settings, device)
     return vectors, np.array([key is not None for key in keys])
 
 
 def _report_lacking(modality: str, new: NewItems, lacking: list[str], content: str) -> None:
-    """Say on stderr which items have no content; InputError when none has any."""
+    """Say on stderr which items have no content; InputError when none has any, unless there are no images at all."""
     if not lacking:
         return
     where = f"--new-items {new.place}"
-    if len(lacking) == new.items.height:
+    if len(lacking) == new.items.height and (modality == "text" or new.has_images):
         mend = "name the column of titles in columns.title" if modality == "text" else "name images by item id"
         raise InputError(f"{where}: no item has a {content}, and the model reads {modality}: {mend}")
     instead = "encoded as empty" if modality == "text" else "they get the mean vector of the known items"

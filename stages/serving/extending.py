@@ -56,7 +56,8 @@ def new_vectors(modality: str, known: Tensor, new: NewItems, params: Params, dev
     """Vectors of all new items by the tuned encoder (M, width); without content: the mean of the `known` ones."""
     found, has = tuned_vectors(modality, new, f"title_{params.language}", params.encoders, device)
     vectors = known.mean(dim=0).repeat(len(has), 1)
-    vectors[torch.from_numpy(has)] = found
+    if has.any():
+        vectors[torch.from_numpy(has)] = found
     return vectors
 
 

@@ -26,6 +26,7 @@ class NewItems:
     place: Path
     items: pl.DataFrame
     covers: CoverArchive
+    has_images: bool  # whether there are images in `place`, of these items or of none
 
 
 def read_new_items(place: Path, known: pl.DataFrame, dataset: str, wanted: Wanted, spool: Path) -> NewItems:
@@ -59,7 +60,8 @@ def read_new_items(place: Path, known: pl.DataFrame, dataset: str, wanted: Wante
         cover=pl.Series([raw_id in covers for raw_id in found["raw_id"]]),
         count=pl.lit(0, pl.Int32),
     )
-    return NewItems(place, items.select(known.columns), covers)
+    has_images = bool(files.covers or files.cover_archives)
+    return NewItems(place, items.select(known.columns), covers, has_images)
 
 
 def named(raw_ids: list[str]) -> str:
