@@ -102,8 +102,8 @@ def test_no_module_imports_a_stage_script_and_models_import_only_models():
         if path != search:
             assert not imported_files(path) & (scripts | {search}) - {path}
         if "models" in path.relative_to(ROOT).parts:
-            rooms = {file.relative_to(ROOT / "stages").parts[0] for file in imported_files(path)}
-            assert rooms <= {"models", "parallel", "errors.py"}
+            packages = {file.relative_to(ROOT / "stages").parts[0] for file in imported_files(path)}
+            assert packages <= {"models", "parallel", "errors.py"}
 
 
 def test_the_page_on_the_code_has_the_picture_that_dvc_draws():
