@@ -30,6 +30,7 @@ CURVES = Path("artifacts/curves")
 RANKS = Path("artifacts/ranks")
 SPLIT = Path("artifacts/split")
 CASES = Path("artifacts/cases.parquet")
+SHOWN = Path("artifacts/table4.txt")  # what is printed; not in git, so that the first `dvc repro` of a clone prints it
 METRICS = Path("metrics")
 STAGES = ("sft", "pretrain", "posttrain")
 OURS = ("sicsrec", "id_encoder")
@@ -169,7 +170,10 @@ def main() -> str:
     table |= {"skipped": skipped, "weights": weights}
     write_comparison(table)  # before the pictures: one that fails must not cost the tables
     draw_pictures(params.dataset, f"title_{params.language}")
-    return summary(table)
+    shown = summary(table)
+    with atomic(SHOWN) as temporary:
+        temporary.write_text(f"{shown}\n", encoding="utf-8")
+    return shown
 
 
 if __name__ == "__main__":

@@ -49,6 +49,16 @@ def test_a_missing_summary_of_a_stage_is_named(after):
         workspace.run("report")
 
 
+def test_the_printed_table_is_kept_outside_git_so_that_a_clones_first_run_prints_it(after):
+    workspace = after("evaluate")
+    workspace.set_params(baselines=["pop"])
+    workspace.run_baseline("pop")
+    printed = report.main()
+    assert report.SHOWN.read_text() == f"{printed}\n"
+    rows = [line.split("  ")[0] for line in printed.splitlines()[4:7]]
+    assert rows == ["SICSRec", "ID encoder alone", "pop"]
+
+
 def test_the_table_has_all_systems_that_params_yaml_lists(after):
     workspace = after("evaluate")
     workspace.set_params(baselines=["pop"])

@@ -57,15 +57,16 @@ def compare_systems(kept: Ranks, filtered: Ranks, dataset: str, *, resamples: in
 
 
 def as_text(table: dict[str, Any]) -> str:
-    """The table for a terminal of 80 columns."""
+    """The table for a terminal of 80 columns: SICSRec, its ID encoder, other systems by name, sums of scores."""
     kept, filtered = table["viewed_items_kept"]["systems"], table["viewed_items_filtered"]["systems"]
+    places = {OURS: 0, "id_encoder": 1, FUSED: 3}
     width = max(len(NAMES.get(name, name)) for name in kept)
     head = "".join(f"{metric:>10} " for metric in SHOWN)
     lines = [
         f"{'':{width}}  {'viewed items kept':^22}   {'viewed items filtered':^22}",
         f"{'':{width}}  {head}   {head}",
     ]
-    for name in kept:
+    for name in sorted(kept, key=lambda name: (places.get(name, 2), name)):
         cells = [
             "".join(f"{values[metric]:10.4f}{_star(values, metric)}" for metric in SHOWN)
             for values in (kept[name], filtered[name])

@@ -14,12 +14,14 @@ from stages.errors import InputError, run_stage
 from stages.files import atomic, read_json
 from stages.tables.archive import ArchivedRun, archived_runs
 from stages.tables.claims import claim_cells
+from stages.tables.comparison import as_text
 from stages.tables.markdown import SIGNIFICANT, TESTED
 from stages.tables.registry import FUSED_FILTERED, SASREC, SCORED_BY_CONTENT, TABLES
 
 METRICS = Path("metrics")
 README = Path("README.md")
-MARKS = ("<!-- results: written by python -m stages.tables.page -->", "<!-- end of results -->")
+RESULTS = ("<!-- results: written by python -m stages.tables.page -->", "<!-- end of results -->")
+SAMPLE_RUN = ("<!-- sample: written by python -m stages.tables.page -->", "<!-- end of sample -->")
 DATASETS = ("Bili_Food", "Bili_Dance")
 IN_README = {"itemknn": "ItemKNN", "sasrec": "SASRec (the ID encoder)", "unisrec_t_id": "UniSRec T+ID"}
 SYSTEM_NAMES = IN_README | {
@@ -210,9 +212,7 @@ def page() -> str:
             lines += by_training_count(table)
             lines += ["<details>", f"<summary>{dataset}: values</summary>", "", *values(table), "", "</details>", ""]
     lines += [
-        "## The built-in sample",
-        "",
-        "Made to show that the pipeline works; it says nothing about the method.",
+        *last_run_heading(read_json(METRICS / "table4.json")["dataset"]),
         "",
         (METRICS / "table4.md").read_text(encoding="utf-8").split("\n", 2)[2].strip(),
         "",
@@ -227,16 +227,29 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def last_run_heading(dataset: str) -> list[str]:
+    """Heading of the systems of the last `dvc repro`, which is of the sample unless the params name another dataset."""
+    if dataset != "sample":
+        return [f"## The last run: {dataset}"]
+    return ["## The built-in sample", "", "Made to show that the pipeline works; it says nothing about the method."]
+
+
 def readme() -> str:
-    """README.md with its table of results made again."""
-    text = README.read_text(encoding="utf-8")
-    if any(mark not in text for mark in MARKS):
-        raise InputError(f"{README} lacks the lines {MARKS[0]} and {MARKS[1]}, between which its results stand")
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    tables = read_tables()
-    results = [*readme_table(tables["table4"]), "", *readme_filtered(tables["filtered"])]
-    return f"{before}{MARKS[0]}\n\n" + "\n".join(results) + f"\n\n{MARKS[1]}{after}"
+    """README.md with its tables made again; that of the sample only if the last `dvc repro` was of the sample."""
+    text, tables, last_run = README.read_text(encoding="utf-8"), read_tables(), read_json(METRICS / "table4.json")
+    text = replace_between(text, RESULTS, [*readme_table(tables["table4"]), "", *readme_filtered(tables["filtered"])])
+    if last_run["dataset"] != "sample":
+        return text
+    return replace_between(text, SAMPLE_RUN, [f"    {line}".rstrip() for line in as_text(last_run).splitlines()])
+
+
+def replace_between(text: str, marks: tuple[str, str], lines: list[str]) -> str:
+    """README's text with other lines between two marks. Raises InputError when a mark is missing."""
+    begin, end = marks
+    if begin not in text or end not in text:
+        raise InputError(f"{README} lacks the lines {begin} and {end}, between which a table stands")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n\n" + "\n".join(lines) + f"\n\n{end}{rest.split(end)[1]}"
 
 
 def main() -> None:
@@ -251,7 +264,7 @@ def main() -> None:
         with atomic(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     print(
-        "up to date" if options.check else f"wrote {METRICS / 'README.md'} and the results of {README}", file=sys.stderr
+        "up to date" if options.check else f"wrote {METRICS / 'README.md'} and the tables of {README}", file=sys.stderr
     )
 
 

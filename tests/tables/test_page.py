@@ -83,3 +83,21 @@ def test_rows_that_only_one_dataset_has_are_shown():
     (row,) = [line for line in lines if line.startswith("| BERT4Rec")]
     assert row.split(" | ")[1:4] == ["", "", ""]
     assert "+0.0% (not tested)" in row
+
+
+def test_the_table_of_the_sample_in_readme_is_made_from_its_last_run(copy):
+    path = copy / "metrics/table4.json"
+    table = json.loads(path.read_text())
+    assert table["dataset"] == "sample"
+    table["viewed_items_kept"]["systems"]["sicsrec"]["ndcg@10"] = 0.4321
+    path.write_text(json.dumps(table))
+    assert "\n    SICSRec               0.4321 " in page.readme()
+
+
+def test_the_run_of_another_dataset_leaves_readme_alone_and_is_named(copy):
+    path, before = copy / "metrics/table4.json", (copy / "README.md").read_text()
+    table = json.loads(path.read_text()) | {"dataset": "MyShop"}
+    path.write_text(json.dumps(table))
+    assert page.readme() == before
+    assert "## The last run: MyShop" in page.page()
+    assert "built-in sample" not in page.page()
