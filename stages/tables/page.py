@@ -6,7 +6,7 @@ fails when a page is not what the files give.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,19 @@ def read_tables() -> dict[str, dict[str, Table]]:
             content["rows"] = {row: content["rows"][row] for row in order}
             found.setdefault(name, {})[content["dataset"]] = content
     return found
+
+
+def in_order(datasets: Collection[str]) -> list[str]:
+    """NineRec's, then one's own by name."""
+    return [
+        *(name for name in DATASETS if name in datasets),
+        *sorted(name for name in datasets if name not in DATASETS),
+    ]
+
+
+def titled(dataset: str) -> str:
+    """The dataset's name; of the sample, that it is made up."""
+    return "sample (made up)" if dataset == "sample" else dataset
 
 
 def table_lines(cells: list[list[str]]) -> Iterator[str]:
@@ -108,11 +121,11 @@ def paper_comparison(row: Table, reference: Table) -> str:
 
 def claims(by_dataset: dict[str, Table]) -> Iterator[str]:
     """A line a row: how far it is from the reference in both protocols, and in the paper."""
-    datasets = [name for name in DATASETS if name in by_dataset] or sorted(by_dataset)
+    datasets = in_order(by_dataset)
     first = by_dataset[datasets[0]]
     heads = [f"against {SYSTEM_NAMES.get(first['reference'], first['reference'])}"]
     for name in datasets:
-        heads += [f"{name}: kept", "filtered", "paper"]
+        heads += [f"{titled(name)}: kept", "filtered", "paper"]
     cells = [heads]
     for row in (row.name for row in TABLES[first["table"]].rows):
         if not any(row in by_dataset[name]["rows"] for name in datasets):
@@ -158,7 +171,7 @@ def by_training_count(table: Table) -> Iterator[str]:
     cells = [["times in training (users)", *(f"{head} ({users[head]['users']:.0f})" for head in heads)]]
     for name, values in groups.items():
         cells.append([SYSTEM_NAMES.get(name, name), *(f"{values[head]['hit@10']:.4f}" for head in heads)])
-    yield f"{table['dataset']}: filtered hit@10, by how often the target occurs in training."
+    yield f"{titled(table['dataset'])}: filtered hit@10, by how often the target occurs in training."
     yield ""
     yield from table_lines(cells)
     yield ""
@@ -195,7 +208,7 @@ def page() -> str:
         f"below {SIGNIFICANT}. How each table is run: [stages/tables/README.md](../stages/tables/README.md).",
         "",
     ]
-    datasets = [name for name in DATASETS if name in tables.get("table4", {})]
+    datasets = [name for name in in_order(tables.get("table4", {})) if name != "sample"]
     lines += [
         "## What holds of the paper's claims",
         "",
@@ -210,7 +223,15 @@ def page() -> str:
         lines += [NOTES[name], ""] if name in NOTES else []
         for dataset, table in by_dataset.items():
             lines += by_training_count(table)
-            lines += ["<details>", f"<summary>{dataset}: values</summary>", "", *values(table), "", "</details>", ""]
+            lines += [
+                "<details>",
+                f"<summary>{titled(dataset)}: values</summary>",
+                "",
+                *values(table),
+                "",
+                "</details>",
+                "",
+            ]
     lines += [
         *last_run_heading(read_json(METRICS / "table4.json")["dataset"]),
         "",

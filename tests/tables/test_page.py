@@ -101,3 +101,14 @@ def test_the_run_of_another_dataset_leaves_readme_alone_and_is_named(copy):
     assert page.readme() == before
     assert "## The last run: MyShop" in page.page()
     assert "built-in sample" not in page.page()
+
+
+def test_other_datasets_stand_after_those_of_ninerec_and_the_sample_is_called_made_up():
+    reference = {"kept": {"ndcg@10": {"mean": 0.1}}, "filtered": {"ndcg@10": {"mean": 0.2}}, "paper": None}
+    tables = {
+        name: {"table": "fig3_alpha", "reference": "0.2", "rows": {"0.2": reference}}
+        for name in ("sample", "MyShop", "Bili_Dance")
+    }
+    head, _, row = page.claims(tables)
+    assert head.count("Bili_Dance: kept | filtered | paper | MyShop: kept | filtered | paper | sample (made up): kept")
+    assert row == "| 0.2 " + "| reference | reference |  " * 3 + "|"
