@@ -76,7 +76,7 @@ def effect(claim: Claim, table: Table, protocol: str) -> Effect | None:
     rows, reference = table["rows"], table["reference"]
     means = {name: row[protocol][TESTED]["mean"] for name, row in rows.items()}
     others = [name for name in rows if name not in NOT_SHOWN | {claim.better}]
-    worse = claim.worse or max(others, key=means.__getitem__)
+    worse = claim.worse or max(others, key=means.__getitem__, default="")
     if claim.better not in rows or not means.get(worse) or reference not in (claim.better, worse):
         return None
     if rows[claim.better]["seeds"] != rows[worse]["seeds"]:

@@ -35,6 +35,11 @@ def test_a_claim_is_told_the_same_whichever_row_is_the_reference():
     assert other.verdict() == "reversed"
 
 
+def test_no_other_system_of_the_paper_leaves_the_claim_out():
+    made = table("table4", sicsrec=GOOD, pop=BAD)
+    assert effect(Claim("", "table4", "sicsrec", BEST_OTHER), made, "kept") is None
+
+
 def test_what_the_test_does_not_confirm_is_not_shown():
     made = table("table4", sicsrec=GOOD, sasrec=GOOD[::-1].copy())
     assert effect(Claim("", "table4", "sicsrec", "sasrec"), made, "filtered").verdict() == "not shown"
