@@ -17,6 +17,7 @@ from stages.tables.registry import (
 
 Table = dict[str, Any]  # as summary.py writes it
 BEST_OTHER = ""  # the row with the highest mean but the better one itself
+PROTOCOLS = ("kept", "filtered")
 NOT_SHOWN = {"pop", "itemknn"}  # not in the paper's table
 
 FIXED_CONTENT = {name for name in STRATEGIES if name.startswith("fixed Con")}
@@ -100,15 +101,29 @@ def in_words(found: Effect | None, *, name: str | None) -> str:
 
 
 def claim_cells(tables: dict[str, dict[str, Table]], datasets: list[str], names: dict[str, str]) -> Iterator[list[str]]:
-    """The head and a row for each claim that was run: its effect in both protocols. names: of systems, in words."""
-    yield ["claim", *(f"{dataset}, {protocol}" for dataset in datasets for protocol in ("kept", "filtered"))]
+    """The head and a row for each claim that was run: its effect in both protocols. names: of systems, in words.
+
+    Datasets on which no claim was run have no column.
+    """
+    found = {
+        (claim, dataset, protocol): effect(claim, tables[claim.table][dataset], protocol)
+        for claim in CLAIMS
+        for dataset in datasets
+        for protocol in PROTOCOLS
+        if dataset in tables.get(claim.table, {})
+    }
+    columns = [
+        (dataset, protocol)
+        for dataset in datasets
+        if any(found.get((claim, dataset, protocol)) for claim in CLAIMS for protocol in PROTOCOLS)
+        for protocol in PROTOCOLS
+    ]
+    yield ["claim", *(f"{dataset}, {protocol}" for dataset, protocol in columns)]
     for claim in CLAIMS:
         cells = []
-        for dataset in datasets:
-            table = tables.get(claim.table, {}).get(dataset)
-            for protocol in ("kept", "filtered"):
-                found = effect(claim, table, protocol) if table else None
-                over = names.get(found.over, found.over) if found and claim.worse == BEST_OTHER else None
-                cells.append(in_words(found, name=over))
+        for column in columns:
+            what = found.get((claim, *column))
+            over = names.get(what.over, what.over) if what and claim.worse == BEST_OTHER else None
+            cells.append(in_words(what, name=over))
         if any(cells):
             yield [claim.text, *cells]

@@ -74,3 +74,10 @@ def test_rows_of_different_seeds_give_no_effect():
     given["sasrec"].epochs = {2: 5}
     made = summarise(TABLES["table4"], given, name="table4", dataset="Bili_Food", resamples=100, seed=0)
     assert effect(Claim("", "table4", "sicsrec", "sasrec"), made, "kept") is None
+
+
+def test_a_dataset_on_which_no_claim_was_run_has_no_column():
+    made = {"Bili_Food": table("table4", sicsrec=GOOD, sasrec=BAD), "MyShop": table("table4", sicsrec=GOOD, pop=BAD)}
+    head, *rows = claim_cells({"table4": made}, list(made), {})
+    assert head == ["claim", "Bili_Food, kept", "Bili_Food, filtered"]
+    assert {len(row) for row in rows} == {3}
