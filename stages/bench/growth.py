@@ -1,4 +1,4 @@
-"""How cost grows with the data: `python -m stages.bench.growth`, three minutes on two cores.
+"""How cost grows with the data: `python -m stages.bench.growth`, a minute on two cores.
 
 Seconds of training (an epoch of the ID encoder), ranking (every user's item among all items), splitting and embedding
 (titles) on synthetic data of three sizes each: more interactions of as many more users, more items, and longer
