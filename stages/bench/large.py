@@ -23,7 +23,9 @@ from stages.params import load_params
 
 NAME = "large"
 CHUNK = 2_000_000  # rows generated at a time, to bound the memory
-LARGE = {  # params for a large catalogue, and one epoch; large batches, as Adam updates the whole item table after each
+# params for a large catalogue, and one epoch; large batches, as Adam updates the whole item table after each
+LARGE: dict[str, Any] = {
+    "modalities": ["id", "text"],
     "dim": 64,
     "loss": {"negatives": 512},
     "pretrain": {"batch_positions": 65_536, "epochs": 1},

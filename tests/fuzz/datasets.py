@@ -78,6 +78,8 @@ def make_case(rng: Random, folder: Path) -> Case:
     folder.mkdir(parents=True)
     _write_tables(rng, case, style, folder)
     case.covers = write_covers(rng, [item for _, item, _ in case.events], folder, twice=case.fault == "two covers")
+    if not case.covers:
+        case.may_be_refused += ("no item has a cover",)
     write_others(rng, folder)
     source = pack(rng, folder)
     columns = case.params.get("columns", {})
