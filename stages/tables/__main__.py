@@ -18,7 +18,8 @@ from stages.shallow_clone import MEND, is_shallow
 from stages.tables.archive import archive_run, archived_runs
 from stages.tables.experiments import FinishedRun, choose_runs, finished_experiments, flatten
 from stages.tables.figures import write_figure
-from stages.tables.registry import TABLES
+from stages.tables.registry import ALL_TABLES
+from stages.tables.searched import with_best_params
 from stages.tables.summary import as_markdown, one_run_per_seed, read_runs, summarise
 
 FOLDER = Path("metrics/tables")
@@ -58,17 +59,18 @@ def refuse_to_lose_runs(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.tables", description=__doc__)
-    parser.add_argument("name", choices=TABLES)
+    parser.add_argument("name", choices=ALL_TABLES)
     parser.add_argument("where", nargs="*", metavar="KEY=VALUE", help="use only experiments with this value")
     parser.add_argument("--all-commits", action="store_true", help="also the experiments of other commits")
     parser.add_argument("--fresh", action="store_true", help=f"do not read the archive {ARCHIVE}/")
     options = parser.parse_args()
-    table, params = TABLES[options.name], load_params()
+    params, where = load_params(), parse_conditions(options.where)
+    table = with_best_params(ALL_TABLES[options.name], where.get("dataset", params.dataset))
 
     experiments: list[FinishedRun] = [*finished_experiments(options.all_commits)]
     experiments += [] if options.fresh else archived_runs(ARCHIVE)
     current = flatten(YAML(typ="safe").load(Path("params.yaml")))
-    found = choose_runs(experiments, table.rows, where=parse_conditions(options.where), params=current)
+    found = choose_runs(experiments, table.rows, where=where, params=current)
     datasets = {experiment.params["dataset"] for group in found.values() for experiment in group}
     if not datasets:
         advice = f"this is a shallow clone: {MEND}" if is_shallow(Path()) else "see stages/tables/README.md"

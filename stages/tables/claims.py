@@ -49,6 +49,7 @@ CLAIMS = (
     ),
     Claim("SICSRec, scored by content too, is ahead of SASRec, both stopped by filtered.ndcg@10",
           "filtered", SCORED_BY_CONTENT, SASREC),
+    Claim("the same, each tuned on validation by the same number of trials", "tuned", SCORED_BY_CONTENT, SASREC),
     Claim("the scores of SICSRec, SASRec and ItemKNN added are ahead of SASRec's, stopped in the same way",
           "filtered", WITHOUT_TRAINING_MORE, SASREC),
     Claim("the scores of SICSRec, UniSRec T+ID and MISSRec T+ID added are ahead of SASRec's, stopped in the same way",

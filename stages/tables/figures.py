@@ -8,7 +8,7 @@ import polars as pl
 from stages.errors import run_stage
 from stages.files import read_json, write_csv
 from stages.tables.markdown import TESTED
-from stages.tables.registry import TABLES
+from stages.tables.registry import ALL_TABLES
 from stages.tables.summary import PROTOCOLS
 
 TABLE_FILES = Path("metrics/tables")
@@ -45,10 +45,10 @@ def write_figure(table: dict[str, Any]) -> None:
 
 def main() -> None:
     """Write the figure of every table in metrics/tables, its rows in the order of the registry."""
-    for name in TABLES:
+    for name in ALL_TABLES:
         for path in sorted(TABLE_FILES.glob(f"{name}_*.json")):
             table = read_json(path)
-            order = [row.name for row in TABLES[name].rows if row.name in table["rows"]]
+            order = [row.name for row in ALL_TABLES[name].rows if row.name in table["rows"]]
             write_figure(table | {"rows": {row: table["rows"][row] for row in order}})
 
 

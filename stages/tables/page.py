@@ -16,7 +16,7 @@ from stages.tables.archive import ArchivedRun, archived_runs
 from stages.tables.claims import claim_cells
 from stages.tables.comparison import as_text
 from stages.tables.markdown import SIGNIFICANT, TESTED
-from stages.tables.registry import FUSED_FILTERED, SASREC, SCORED_BY_CONTENT, TABLES
+from stages.tables.registry import ALL_TABLES, FUSED_FILTERED, SASREC, SCORED_BY_CONTENT
 
 METRICS = Path("metrics")
 README = Path("README.md")
@@ -41,10 +41,10 @@ Table = dict[str, Any]  # as summary.py writes it
 def read_tables() -> dict[str, dict[str, Table]]:
     """Every table of metrics/tables/, in the paper's order: {table: {dataset: content}}."""
     found: dict[str, dict[str, Table]] = {}
-    for name in TABLES:
+    for name in ALL_TABLES:
         for path in sorted((METRICS / "tables").glob(f"{name}_*.json")):
             content = read_json(path)
-            order = [row.name for row in TABLES[name].rows if row.name in content["rows"]]
+            order = [row.name for row in ALL_TABLES[name].rows if row.name in content["rows"]]
             content["rows"] = {row: content["rows"][row] for row in order}
             found.setdefault(name, {})[content["dataset"]] = content
     return found
@@ -127,7 +127,7 @@ def claims(by_dataset: dict[str, Table]) -> Iterator[str]:
     for name in datasets:
         heads += [f"{titled(name)}: kept", "filtered", "paper"]
     cells = [heads]
-    for row in (row.name for row in TABLES[first["table"]].rows):
+    for row in (row.name for row in ALL_TABLES[first["table"]].rows):
         if not any(row in by_dataset[name]["rows"] for name in datasets):
             continue
         line = [SYSTEM_NAMES.get(row, row)]
@@ -219,7 +219,7 @@ def page() -> str:
         "",
     ]
     for name, by_dataset in tables.items():
-        lines += [f"## {TABLES[name].title}", "", *claims(by_dataset), ""]
+        lines += [f"## {ALL_TABLES[name].title}", "", *claims(by_dataset), ""]
         lines += [NOTES[name], ""] if name in NOTES else []
         for dataset, table in by_dataset.items():
             lines += by_training_count(table)

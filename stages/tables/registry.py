@@ -12,12 +12,14 @@ OURS = "sicsrec"
 class Row:
     """A row of a table. name: as in the paper; params: of its experiments; system: whose ranks are read from them.
 
-    A string among the params is a pattern (`swin_*`); the order of a list is ignored.
+    A string among the params is a pattern (`swin_*`); the order of a list is ignored. searched: its experiments also
+    have the params that `stages.search` found best for the system on the dataset (see searched.py).
     """
 
     name: str
     params: dict[str, Any] = field(default_factory=dict)
     system: str = OURS
+    searched: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,3 +192,16 @@ TABLES = {
     ),
     "fig3_rank": Table("Fig. 3: rank r", _ours("rank", {str(rank): rank for rank in (4, 8, 12, 16)}), "4"),
 }
+TUNED = {  # not in TABLES: which experiments these need, the searches decide
+    "tuned": Table(
+        "Tuned on validation, stopped by filtered.ndcg@10 (not in the paper)",
+        (
+            Row(SASREC, FILTERED, "id_encoder", searched=True),
+            Row(SCORED_BY_CONTENT, FILTERED | WITH_CONTENT, searched=True),
+            *(Row(name, FILTERED, name, searched=True) for name in STRONGEST.values()),
+        ),
+        SASREC,
+        ("hit@10", "ndcg@10"),
+    ),
+}
+ALL_TABLES = TABLES | TUNED
