@@ -261,7 +261,7 @@ def readme() -> str:
     text = replace_between(text, RESULTS, [*readme_table(tables["table4"]), "", *readme_filtered(tables["filtered"])])
     if last_run["dataset"] != "sample":
         return text
-    return replace_between(text, SAMPLE_RUN, [f"    {line}".rstrip() for line in as_text(last_run).splitlines()])
+    return replace_between(text, SAMPLE_RUN, ["```text", as_text(last_run), "```"])
 
 
 def replace_between(text: str, marks: tuple[str, str], lines: list[str]) -> str:

@@ -91,7 +91,8 @@ def test_the_table_of_the_sample_in_readme_is_made_from_its_last_run(copy):
     assert table["dataset"] == "sample"
     table["viewed_items_kept"]["systems"]["sicsrec"]["ndcg@10"] = 0.4321
     path.write_text(json.dumps(table))
-    assert "\n    SICSRec               0.4321 " in page.readme()
+    assert "```text\n" in page.readme()
+    assert "\nSICSRec               0.4321 " in page.readme()
 
 
 def test_the_run_of_another_dataset_leaves_readme_alone_and_is_named(copy):
