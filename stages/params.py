@@ -104,6 +104,7 @@ class SftParams(Section):
     train: Literal["last_block", "all"]  # which part of a pretrained encoder is tuned; a tiny one trains wholly
     epochs: Count
     batch_size: Count  # pairs
+    tau: Positive | None  # temperature of eqs. 2 and 3; None: that of the other equations
     learning_rate: Positive  # of pretrained weights
     new_learning_rate: Positive  # of what starts from seed: adapters, tiny encoders
 
@@ -161,7 +162,7 @@ class Params(Section):
     alpha: Fraction  # weight of the contrastive loss, eq. 19
     content_weight: FractionOrAuto  # of content vectors in the scores; auto: chosen on validation
     rank: Count  # LoRA rank, eq. 20
-    tau: Positive  # temperature of eqs. 2, 3, 18
+    tau: Positive  # temperature of eqs. 17 and 18, and of eqs. 2 and 3 unless `sft.tau` is set
     smoothing: Annotated[float, Field(ge=0, lt=1)]  # share of a target's probability that goes to its nearest items
     lam: Annotated[float, Field(ge=0)]  # weight of the regulariser, eq. 19
     dim: Count  # width of the sequence models
@@ -189,6 +190,11 @@ class Params(Section):
     posttrain: PosttrainParams
     baseline: BaselineParams
     evaluate: EvaluateParams
+
+    @property
+    def sft_tau(self) -> float:
+        """Temperature of eqs. 2 and 3."""
+        return self.tau if self.sft.tau is None else self.sft.tau
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "Params":

@@ -197,6 +197,8 @@ def write_result(system: str, params: Params, study: Study) -> str:
         raise InputError(f"no trial of {system} had a finite loss: lower the learning rates in params.yaml")
     best = study.best_trial
     overrides = best.user_attrs[OVERRIDES]
+    if "tau" in overrides:
+        overrides = overrides | {"sft.tau": params.sft_tau}  # the item vectors stay as they are
     content = {
         "system": system,
         "dataset": params.dataset,

@@ -46,6 +46,7 @@ ADDED = {
     "content_weight": 0,
     "smoothing": 0,
     "posttrain.content": "own",
+    "sft.tau": None,
     "baseline.dropout": None,
     "split.strategy": "leave_one_out",
     "split.valid_from": 0.8,

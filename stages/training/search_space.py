@@ -1,6 +1,7 @@
 """What `stages.search` tries: each system's searched params and their ranges.
 
-`tau` is also a param of `sft`: a trial uses it in eqs. 17 and 18 alone, with the item vectors that are there.
+`tau` is also the temperature of `sft` unless `sft.tau` is set. A trial keeps the item vectors that are there, so the
+command that trains with the best values sets `sft.tau` to what they were tuned with.
 """
 
 from __future__ import annotations
