@@ -62,6 +62,16 @@ def test_a_trial_of_a_baseline_is_what_its_stage_trains_with_the_trial_s_params(
     assert json.loads(Path("artifacts/ranks/sasrec.json").read_text())["ndcg@10"] == found["trials"][-1]["value"]
 
 
+def test_the_stages_train_what_the_best_trial_of_sicsrec_found(after):
+    workspace = after("embed")
+    found = searched("sicsrec", 3)
+    assert found["best"]["sft.tau"] == 0.05  # the item vectors stay those that the trials read
+    workspace.set_params(**with_sections(found["best"]))
+    shutil.rmtree("artifacts/encoders")
+    workspace.run("sft", "embed", "pretrain", "posttrain")
+    assert json.loads(Path("artifacts/curves/posttrain/summary.json").read_text())["ndcg@10"] == found["value"]
+
+
 @pytest.mark.parametrize("system", ["sicsrec", "id_encoder", "unisrec_t_id"])
 def test_the_test_items_are_not_read(after, system):
     after("embed")

@@ -24,6 +24,17 @@ def test_tuning_brings_an_item_s_title_and_cover_together(after):
     assert now["positive"] - now["negative"] > before["positive"] - before["negative"]
 
 
+def test_sft_tau_is_the_temperature_of_fine_tuning_alone(after):
+    workspace = after("sft")
+    by_tau = summary()
+    workspace.set_params(tau=0.2, sft={"epochs": 2, "tau": 0.05})
+    workspace.run("sft")
+    assert summary() == by_tau
+    workspace.set_params(tau=0.2)
+    workspace.run("sft")
+    assert summary()["loss"] != by_tau["loss"]
+
+
 def test_each_loss_has_a_curve(after):
     after("sft")
     assert {"loss", "t2t", "i2i", "t2i"} <= set(summary()["loss"])
