@@ -108,6 +108,10 @@ class SftParams(Section):
     learning_rate: Positive  # of pretrained weights
     new_learning_rate: Positive  # of what starts from seed: adapters, tiny encoders
 
+    def temperature(self, tau: float) -> float:
+        """Of eqs. 2 and 3. tau: of the other equations."""
+        return tau if self.tau is None else self.tau
+
 
 class SequenceParams(Section):
     """The sequence encoders' shape, the same in every step and system."""
@@ -190,11 +194,6 @@ class Params(Section):
     posttrain: PosttrainParams
     baseline: BaselineParams
     evaluate: EvaluateParams
-
-    @property
-    def sft_tau(self) -> float:
-        """Temperature of eqs. 2 and 3."""
-        return self.tau if self.sft.tau is None else self.sft.tau
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "Params":

@@ -198,7 +198,7 @@ def write_result(system: str, params: Params, study: Study) -> str:
     best = study.best_trial
     overrides = best.user_attrs[OVERRIDES]
     if "tau" in overrides:
-        overrides = overrides | {"sft.tau": params.sft_tau}  # the item vectors stay as they are
+        overrides = overrides | {"sft.tau": params.sft.temperature(params.tau)}  # the item vectors stay as they are
     content = {
         "system": system,
         "dataset": params.dataset,

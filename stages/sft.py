@@ -63,7 +63,7 @@ def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dic
         if not part.whole and tasks:
             part.cache_trunk(params.encoders.batch_size)
     usable = {name: source.inputs.usable for name, source in sources.items()}
-    model = Alignment(tuned, widths, tasks, params.sft_tau, usable).to(device)
+    model = Alignment(tuned, widths, tasks, params.sft.temperature(params.tau), usable).to(device)
     summary: dict[str, Any] = {"pairs": len(pairs), "alignment": {}, "modality_gap": {}}
     points: list[pl.DataFrame] = []
 
@@ -81,7 +81,14 @@ def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dic
             shutil.rmtree(CURVES, ignore_errors=True)
         write_parquet(PROJECTION, points[0])
         return summary
-    settings = [params.text_encoder, params.image_encoder, params.language, params.sft_tau, params.seed, list(sources)]
+    settings = [
+        params.text_encoder,
+        params.image_encoder,
+        params.language,
+        params.sft.temperature(params.tau),
+        params.seed,
+        list(sources),
+    ]
     outcome = fit(
         model,
         lambda epoch: pair_batches(pairs, p.batch_size, np.random.default_rng([params.seed, epoch])),

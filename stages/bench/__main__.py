@@ -85,7 +85,9 @@ def compare_encoders(params: Params, name: str, pairs_limit: int) -> Result:
     embed = encoders.embedding(encoder, titles, e.batch_size)
     rates = (p.learning_rate, p.new_learning_rate)
     numbers = torch.from_numpy(pairs.to_numpy()).long()
-    sft = encoders.fine_tuning(encoder, titles, numbers, batch_size=p.batch_size, tau=params.sft_tau, rates=rates)
+    sft = encoders.fine_tuning(
+        encoder, titles, numbers, batch_size=p.batch_size, tau=params.sft.temperature(params.tau), rates=rates
+    )
     return {
         **embed,
         **sft,

@@ -112,7 +112,13 @@ def encoder_rates(
         torch.cuda.synchronize(device)
     result[f"sft_trunk_{name}_per_second"] = count / (time.perf_counter() - begin)
     tasks = ("t2t",) if name == "text" else ("i2i",)
-    model = Alignment({name: part}, {name: width}, tasks, params.sft_tau, {name: torch.ones(count, dtype=torch.bool)})
+    model = Alignment(
+        {name: part},
+        {name: width},
+        tasks,
+        params.sft.temperature(params.tau),
+        {name: torch.ones(count, dtype=torch.bool)},
+    )
     pairs = torch.from_numpy(np.random.default_rng(params.seed).integers(1, count + 1, (count, 2)))
     seconds = epoch_seconds(
         model.to(device),
