@@ -1,9 +1,8 @@
 """LLM-ESR (Liu et al. 2024): a semantic and a collaborative view, cross-attention between them, self-distillation.
 
 Each user's state is drawn to those of the users with the most similar histories (retrieval-augmented
-self-distillation). The neighbours' states are computed once an epoch; the published code computes them in every batch,
-which takes three quarters of its time. With two content modalities (LLMESR++ in SICSRec's Table 4, of which no code or
-description exists) the semantic vectors are summed.
+self-distillation). With two content modalities (LLMESR++ in SICSRec's Table 4, of which no code or description exists)
+the semantic vectors are summed.
 """
 
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from stages.parallel import distributed
 from stages.parallel.placement import to_device
 from stages.parallel.static_shapes import select_targets, unique_items
 
-TEACHERS_PER_BLOCK = 256  # users whose states are computed together
+LENGTH_GROUPS = 32  # of the neighbours' histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +128,6 @@ class LlmEsr(Recommender):
     """
 
     histories: Tensor
-    teachers: Tensor
 
     def __init__(
         self,
@@ -139,14 +137,13 @@ class LlmEsr(Recommender):
         neighbours: Int[np.ndarray, "users K"],
         histories: Int[np.ndarray, "users L"],
     ) -> None:
-        """vectors: {modality: (N, width)}, not trained. start: of ID embeddings. histories: those of the neighbours."""
+        """vectors: {modality: (N, width)}, not trained. start: of ID embeddings. histories: what `teachers` reads."""
         super().__init__()
         self.config = c = config
         for name, matrix in vectors.items():
             unit = F.normalize(torch.from_numpy(matrix), dim=-1)
             self.register_buffer(f"semantic_{name}", F.pad(unit, (0, 0, 1, 0)))
         self.register_buffer("histories", torch.from_numpy(histories), persistent=False)
-        self.register_buffer("teachers", torch.empty(0), persistent=False)  # (users, d), of `start_epoch`
         # not buffers: they stay in main memory, where looking them up needs no GPU sync
         self.neighbours, self.lengths = torch.from_numpy(neighbours), torch.from_numpy((histories > 0).sum(axis=1))
         self.adapters = nn.ModuleDict(
@@ -208,26 +205,22 @@ class LlmEsr(Recommender):
     def distil(self, states: Float[Tensor, "B d"], users: Int[Tensor, " B"]) -> Float[Tensor, ""]:
         """Mean squared distance of users' states from the mean state of their neighbours, which gets no gradient.
 
-        users: in main memory. The neighbours' states are those of the epoch's start.
+        users: in main memory.
         """
-        mean = self.teachers[to_device(self.neighbours[users], states.device)].mean(dim=1)
+        unique, inverse = self.neighbours[users].unique(return_inverse=True)  # (n,), (B, K)
+        mean = self.teachers(unique)[to_device(inverse, states.device)].mean(dim=1)
         return distributed.mean_across_ranks((states - mean).square().mean(dim=1))
 
     @torch.no_grad()
-    def start_epoch(self, seed: int) -> None:
-        """Compute every user's state, which other users' states are drawn to, with dropout as in training.
-
-        seed: not used, torch's generator has one of each epoch.
-        """
-        was_training, device = self.training, self.histories.device
-        self.train()
-        order = self.lengths.argsort(stable=True)  # users of similar length together, to save padding
+    def teachers(self, users: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """States of users, computed in groups of similar history length to save padding. users: in main memory."""
+        lengths, device = self.lengths[users], self.histories.device
+        order = lengths.argsort(stable=True)
         states = [
-            self.last_hidden(self.histories[to_device(part, device), : self.lengths[part].max()])
-            for part in order.split(TEACHERS_PER_BLOCK)
+            self.last_hidden(self.histories[to_device(users[part], device), : lengths[part].max()])
+            for part in order.chunk(LENGTH_GROUPS)
         ]
-        self.teachers = torch.cat(states)[to_device(order.argsort(), device)]
-        self.train(was_training)
+        return torch.cat(states)[to_device(order.argsort(), device)]
 
     @torch.no_grad()
     def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B d"]:

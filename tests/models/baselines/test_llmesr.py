@@ -16,15 +16,12 @@ INPUTS = np.array([[1, 2, 0], [4, 0, 0], [1, 0, 0], [6, 7, 8]])
 VALUES, OFFSETS = np.concatenate(HISTORIES), np.cumsum([0, *map(len, HISTORIES)])
 
 
-def small_model(dropout: float = 0.5) -> LlmEsr:
+def small_model() -> LlmEsr:
     torch.manual_seed(0)
-    widths = {"text": 6, "image": 4}
-    config = LlmEsrConfig(items=20, dim=8, max_length=5, widths=widths, neighbours=2, dropout=dropout)
+    config = LlmEsrConfig(items=20, dim=8, dropout=0.5, max_length=5, widths={"text": 6, "image": 4}, neighbours=2)
     near = similar_users(VECTORS["text"], VALUES, OFFSETS, 2)
     start = collaborative_start(VECTORS, dim=8, seed=0)
-    model = LlmEsr(config, VECTORS, start, near, INPUTS)
-    model.start_epoch(0)
-    return model.eval()
+    return LlmEsr(config, VECTORS, start, near, INPUTS).eval()
 
 
 def test_neighbours_are_the_other_users_with_the_nearest_mean_vector():
@@ -37,7 +34,7 @@ def test_neighbours_are_the_other_users_with_the_nearest_mean_vector():
 
 
 def test_distillation_is_the_distance_from_the_neighbours_mean_state_which_gets_no_gradient():
-    model = small_model(dropout=0.0)
+    model = small_model()
     states = model.hidden(torch.tensor([[1, 2, 3]]))[:, -1]
     teachers = [model.last_hidden(model.histories[n][None])[0] for n in model.neighbours[0]]
     expected = F.mse_loss(states[0], torch.stack(teachers).mean(dim=0))
@@ -45,24 +42,6 @@ def test_distillation_is_the_distance_from_the_neighbours_mean_state_which_gets_
     torch.testing.assert_close(distilled, expected)
     (gradient,) = torch.autograd.grad(distilled, states)
     torch.testing.assert_close(gradient[0], 2 * (states[0] - torch.stack(teachers).mean(dim=0)) / 16)
-
-
-def test_the_neighbours_states_are_those_of_the_epoch_s_start():
-    model = small_model(dropout=0.0)
-    before = model.last_hidden(model.histories)
-    with torch.no_grad():
-        model.item_embedding.weight.add_(1)
-    torch.testing.assert_close(model.teachers, before)
-    model.start_epoch(1)
-    torch.testing.assert_close(model.teachers, model.last_hidden(model.histories))
-
-
-def test_the_neighbours_states_have_dropout_and_the_model_s_mode_stays():
-    model = small_model()
-    first = model.teachers
-    model.start_epoch(1)
-    assert not torch.equal(model.teachers, first)
-    assert not model.training
 
 
 def test_the_last_state_alone_is_the_last_of_all_states():
