@@ -112,10 +112,10 @@ def test_the_page_on_the_code_has_the_picture_that_dvc_draws():
     ).stdout.strip()
     assert drawn.startswith("```mermaid")
     assert drawn in PAGE.split("## The DAG")[1].split("\n## ")[0]
-    assert drawn not in PAGE.split("## Rooms")[1]
+    assert drawn not in PAGE.split("## Packages")[1]
 
 
-def test_the_page_on_the_code_names_every_room_and_only_files_that_exist():
+def test_the_page_on_the_code_names_every_package_and_only_files_that_exist():
     for folder in (ROOT / "stages").iterdir():
         if (folder / "__init__.py").is_file():
             assert f"| `{folder.name}/` |" in PAGE
