@@ -1,6 +1,7 @@
 """How a stage runs and ends: its line on the screen, and the one exception that means "your input is wrong"."""
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ def run_stage(main: Callable[[], str | None]) -> None:
     What the user can mend becomes one line on stderr and exit status 1, Ctrl-C status 130. Any other exception is a
     bug and keeps its traceback. Of several processes under torchrun only rank 0 prints what it did.
     """
+    gc.freeze()  # what is imported by now lives to the end: without this, looking through it takes a second at exit
     try:
         done = main()
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ TINY = "tiny"  # marks the built-in encoder in timm's config
 TINY_ARCHITECTURE = "vit_tiny_patch16_224"
 TINY_SIZES = {
     "img_size": 64,
-    "patch_size": 8,
+    "patch_size": 16,
     "embed_dim": 96,
     "depth": 2,
     "num_heads": 3,
