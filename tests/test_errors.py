@@ -1,4 +1,5 @@
 import errno
+import gc
 import os
 import re
 import signal
@@ -11,6 +12,13 @@ import torch
 
 from stages.errors import InputError, run_stage, user_fault
 from tests.clone import ROOT
+
+
+@pytest.fixture(autouse=True)
+def collectable_again():
+    """`run_stage` exempts what is loaded from garbage collection, which is meant for a process that ends after it."""
+    yield
+    gc.unfreeze()
 
 
 def ended(error: BaseException, capsys) -> tuple[int, str]:
