@@ -25,7 +25,8 @@ def run_stage(main: Callable[[], str | None]) -> None:
     What the user can mend becomes one line on stderr and exit status 1, Ctrl-C status 130. Any other exception is a
     bug and keeps its traceback. Of several processes under torchrun only rank 0 prints what it did.
     """
-    gc.freeze()  # what is imported by now lives to the end: without this, looking through it takes a second at exit
+    if "triton" not in sys.modules:  # uncollected, it prints what it calls leaks
+        gc.freeze()  # modules live to the end: without this, looking through them takes a second at exit
     try:
         done = main()
     except KeyboardInterrupt:

@@ -174,6 +174,11 @@ TABLES = {
         SASREC,
         ("hit@10", "ndcg@10"),
     ),
+    "ablations_filtered": Table(
+        "Ablations, stopped by filtered.ndcg@10, content_weight=auto (not in the paper)",
+        tuple(Row(name, FILTERED | WITH_CONTENT | {"without": without}) for name, without in ABLATIONS.items()),
+        "SICSRec",
+    ),
     "fuse": Table(
         "Scores of two systems added (not in the paper)",
         (

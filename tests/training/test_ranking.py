@@ -13,6 +13,7 @@ from stages.training.ranking import (
     rank_targets,
     rank_users,
     rank_users_with_viewed_kept,
+    target_scores,
 )
 from tests.parallel.fake_cuda import fake_cuda
 
@@ -112,6 +113,13 @@ def test_the_size_of_a_block_does_not_change_the_ranks(monkeypatch, scores, bloc
     model = LastItem()
     assert ranks(model) == [KEPT, FILTERED]
     assert model.blocks == blocks
+
+
+def test_scores_are_counted_in_parts(monkeypatch):
+    scores, targets = torch.randn(5, 10), torch.tensor([1, 4, 7, 10, 3])
+    whole = count_above(scores, target_scores(scores, targets))
+    monkeypatch.setattr("stages.training.ranking.ITEMS_PER_COUNT", 3)
+    assert count_above(scores, target_scores(scores, targets)).tolist() == whole.tolist()
 
 
 def test_a_block_has_256_users_or_128_megabytes_of_scores():
