@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stages.data.histories import Histories, history_batches, padded_histories
-from stages.models.scores import inner_products
+from stages.models.scores import aligned, inner_products
 from stages.parallel import distributed
 
 USERS_PER_BLOCK = 256  # what a block computes stays in the cache: 1,024 take a quarter longer
@@ -74,14 +74,20 @@ class ScoringModel(RankingModel, Protocol):
 
 
 def scores_of(
-    model: RankingModel, hidden: Float[Tensor, "B D"], items: Float[Tensor, "*parts N D"]
+    model: RankingModel,
+    hidden: Float[Tensor, "B D"],
+    items: Float[Tensor, "*parts N D"],
+    memory: Float[Tensor, " size"] | None = None,
 ) -> Float[Tensor, "B N"]:
-    """The model's scores of all items after each history (eq. 16)."""
-    return model.scores(hidden, items) if isinstance(model, ScoringModel) else inner_products(hidden, items)
+    """The model's scores of all items after each history (eq. 16). memory: see `inner_products`."""
+    return model.scores(hidden, items) if isinstance(model, ScoringModel) else inner_products(hidden, items, memory)
 
 
 class ScoredUsers(NamedTuple):
-    """Scores of all items for a block of users. users: their rows of the histories. targets: 1…N."""
+    """Scores of all items for a block of users, overwritten by the next block's.
+
+    users: their rows of the histories. targets: 1…N.
+    """
 
     users: np.ndarray
     scores: Tensor
@@ -99,9 +105,10 @@ def score_users(
     """Blocks of users, of similar history length, with their scores: those that this process ranks."""
     items = model.item_matrix()
     size = max(1, min(USERS_PER_BLOCK, SCORES_PER_BLOCK // items.shape[-2]))
+    memory = torch.empty(size * aligned(items.shape[-2]), dtype=items.dtype) if device.type == "cpu" else None
     blocks = history_batches(histories, max_length=max_length, batch_users=size)
     for users, block in islice(blocks, distributed.rank(), None, distributed.world_size()):
-        scores = scores_of(model, model.last_hidden(block.to(device)), items)
+        scores = scores_of(model, model.last_hidden(block.to(device)), items, memory)
         yield ScoredUsers(users, scores, torch.from_numpy(targets[users].astype(np.int64)).to(device))
 
 
