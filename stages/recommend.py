@@ -2,7 +2,8 @@
 
 `python -m stages.recommend --history v12 v9 --top 10` shows what one user should see next, `--similar v12` what is like
 an item, `python -m stages.recommend --users all --top 100 --out recommendations.parquet` writes a file for everybody.
-`--new-items FOLDER` adds items that arrived after training to each of these.
+`--new-items FOLDER` adds items that arrived after training to each of these. `--system NAME` recommends with another
+trained system than SICSRec, `--system fused` with the sum of those in `fuse`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from stages.data.columns import Wanted
 from stages.errors import run_stage
 from stages.files import read_json, read_parquet
 from stages.params import Params, load_params
-from stages.serving.arguments import parse_arguments
+from stages.serving.arguments import OURS, parse_arguments
 from stages.serving.explaining import Explanation, explain
 from stages.serving.printing import show
-from stages.serving.recommendations import Choice, recommend_items
+from stages.serving.recommendations import Choice, RecommendingSystem, recommend_items
 from stages.serving.requests import Requests, all_users, listed_users, read_histories, single
 from stages.serving.similar import similar_items
 from stages.serving.trained import ITEMS, Trained, find_items, item_numbers, load_trained
@@ -67,6 +68,15 @@ def load(params: Params, new: NewItems | None) -> Trained:
     return with_new_items(trained, new, params)
 
 
+def load_system(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> RecommendingSystem:
+    """SICSRec, or the system of --system."""
+    if arguments.system == OURS:
+        return load(params, new)
+    from stages.serving.systems import load_other_system
+
+    return load_other_system(arguments.system, params)
+
+
 def answer(arguments: argparse.Namespace, params: Params, choice: Choice, new: NewItems | None) -> pl.DataFrame:
     """What --history or --similar asks for: rank, raw_id, title, score, and the columns of `explain`."""
     if arguments.similar:
@@ -75,14 +85,15 @@ def answer(arguments: argparse.Namespace, params: Params, choice: Choice, new: N
         rows = similar_items(trained, number, by=arguments.by, top=choice.top)
     else:
         numbers = item_numbers(read_parquet(ITEMS), arguments.history, "--history")
-        trained = load(params, new)
-        rows = recommend_items(trained, single(numbers), choice).drop("user", "basis")
+        system = load_system(arguments, params, new)
+        rows = recommend_items(system, single(numbers), choice).drop("user", "basis")
         if arguments.explain:
-            explanation = explain(trained, numbers, rows)
+            assert isinstance(system, Trained)  # no other has --explain, see arguments.py
+            explanation = explain(system, numbers, rows)
             rows = explanation.rows
             if arguments.picture:
-                draw(explanation, trained, params, new, arguments.picture)
-    titles = trained.items.select(item="raw_id", title=f"title_{params.language}")
+                draw(explanation, system, params, new, arguments.picture)
+    titles = all_items(new).select(item="raw_id", title=f"title_{params.language}")
     rows = rows.join(titles, on="item", how="left", maintain_order="left")
     return rows.select("rank", raw_id="item", title="title").hstack(rows.drop("rank", "item", "title"))
 
@@ -125,7 +136,7 @@ def run(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> 
     if arguments.history or arguments.similar:
         return show(answer(arguments, params, choice, new), arguments.json, header=arguments.explain)
     requests = read_requests(arguments, params)
-    count = write_recommendations(arguments.out, load(params, new), requests, choice)
+    count = write_recommendations(arguments.out, load_system(arguments, params, new), requests, choice)
     print(f"{arguments.out}: {count:,} recommendations for {len(requests.users):,} users")
     if arguments.users == "all" and (dropped := read_json(SPLIT_FACTS)["dropped"]["short_users"]):
         print(

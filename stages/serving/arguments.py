@@ -5,9 +5,11 @@ from pathlib import Path
 
 from stages.errors import InputError
 from stages.serving.similar import BY
+from stages.serving.systems import NAMES
 from stages.serving.writing import check_output
 
 PICTURES = (".png", ".jpg")
+OURS = "sicsrec"
 
 
 def parse_arguments(description: str | None) -> argparse.Namespace:
@@ -31,6 +33,9 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument(
         "--new-items", type=Path, metavar="FOLDER", help="titles and covers of items that arrived after training"
     )
+    parser.add_argument(
+        "--system", choices=NAMES, metavar="NAME", default=OURS, help="another trained system; fused: those of `fuse`"
+    )
     parser.add_argument("--by", choices=BY, help="of --similar; both: text and image; default: all content")
     parser.add_argument("--explain", action="store_true", help="of --history: what each score is made of")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="of --explain: also drawn, as .png or .jpg")
@@ -45,6 +50,9 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
     ):
         if given and not fits:
             raise InputError(f"{option} belongs to {of}: leave it out")
+    for option in ("similar", "explain", "new_items"):
+        if arguments.system != OURS and getattr(arguments, option):
+            raise InputError(f"--{option.replace('_', '-')}: only {OURS} has it: leave out --system {arguments.system}")
     if arguments.picture and not (arguments.explain and arguments.history):
         raise InputError(f"--picture {arguments.picture}: only --history with --explain has one")
     if arguments.picture and arguments.picture.suffix not in PICTURES:

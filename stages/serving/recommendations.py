@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -12,10 +14,36 @@ from torch import Tensor
 
 from stages.data.histories import Histories, history_batches
 from stages.serving.requests import Requests
-from stages.serving.trained import Trained, popular_items
+from stages.serving.trained import popular_items
+from stages.training.ranking import SCORES_PER_BLOCK, RankingModel, ScoringModel
 from stages.training.recommending import top_items
 
 USERS_PER_BATCH = 256
+
+
+class RecommendingSystem(Protocol):
+    """What recommendations are made with: `Trained` (SICSRec) or `OtherSystem`."""
+
+    @property
+    def model(self) -> RankingModel: ...
+
+    @property
+    def matrix(self) -> Tensor: ...
+
+    @property
+    def items(self) -> pl.DataFrame: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def max_length(self) -> int: ...
+
+    @property
+    def known_items(self) -> int: ...
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +59,7 @@ class Choice:
     popular: bool = True
 
 
-def recommend_items(trained: Trained, requests: Requests, choice: Choice) -> pl.DataFrame:
+def recommend_items(trained: RecommendingSystem, requests: Requests, choice: Choice) -> pl.DataFrame:
     """The recommendations, in the order of the requests: user, item (raw ids), rank, score, basis.
 
     basis: `history`, or `popularity` for popular items, which have no score.
@@ -54,7 +82,9 @@ def recommend_items(trained: Trained, requests: Requests, choice: Choice) -> pl.
     ).with_columns(pl.when(pl.col("score").is_finite()).then("score"))
 
 
-def rank_items(trained: Trained, requests: Requests, *, top: int, keep_viewed: bool) -> tuple[np.ndarray, np.ndarray]:
+def rank_items(
+    trained: RecommendingSystem, requests: Requests, *, top: int, keep_viewed: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Numbers and scores of each user's best items, best first: (users, top) int32 and float32.
 
     A score of −inf: no further item may be recommended, or the user has no history.
@@ -75,9 +105,12 @@ def rank_items(trained: Trained, requests: Requests, *, top: int, keep_viewed: b
         best = top_items(model, trained.matrix, model.last_hidden(items.to(device)), left_out, top=top)
         numbers[known[users]], scores[known[users]] = (found.cpu().numpy() for found in best)
 
-    batches = history_batches(histories, max_length=model.config.max_length, batch_users=USERS_PER_BATCH)
+    size = USERS_PER_BATCH
+    if isinstance(model, ScoringModel):  # it may need the scores of all items at once: top_items then has one block
+        size = max(1, min(size, SCORES_PER_BLOCK // trained.items.height))
+    batches = history_batches(histories, max_length=trained.max_length, batch_users=size)
     workers = torch.get_num_threads() if device.type == "cpu" else 1
-    run_batches(rank_batch, batches, workers=min(workers, -(-len(known) // USERS_PER_BATCH)))
+    run_batches(rank_batch, batches, workers=min(workers, -(-len(known) // size)))
     return numbers, scores
 
 

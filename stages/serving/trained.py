@@ -33,8 +33,23 @@ class Trained:
     items: pl.DataFrame
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """What decides its recommendations."""
+        return (MODEL,)
+
+    @property
     def device(self) -> torch.device:
         return self.matrix.device
+
+    @property
+    def known_items(self) -> int:
+        """How many of the items training knew."""
+        return self.model.config.items
+
+    @property
+    def max_length(self) -> int:
+        """The latest items of a history that are read."""
+        return self.model.config.max_length
 
 
 def load_trained(device: str) -> Trained:

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from stages.errors import InputError
 from stages.files import atomic, write_parquet
 from stages.provenance import frame_id
-from stages.serving.recommendations import Choice, recommend_items
+from stages.serving.recommendations import Choice, RecommendingSystem, recommend_items
 from stages.serving.requests import Requests
-from stages.serving.trained import ITEMS, MODEL, Trained
+from stages.serving.trained import ITEMS
 from stages.training.checkpoints import state_path
 
 SINKS: dict[str, Callable[[pl.LazyFrame, Path], object]] = {
@@ -36,7 +36,7 @@ def check_output(path: Path) -> None:
         raise InputError(f"--out {path}: {in_the_way[0]} is a file, not a folder: choose another place")
 
 
-def write_recommendations(path: Path, trained: Trained, requests: Requests, choice: Choice) -> int:
+def write_recommendations(path: Path, trained: RecommendingSystem, requests: Requests, choice: Choice) -> int:
     """Write the rows of `recommend_items` for all requests in the format of the suffix, and return how many.
 
     Parts are kept in `.cache/` until the file is whole; their folder is named by all that decides the result.
@@ -56,7 +56,7 @@ def _only_process(folder: Path) -> Iterator[None]:
         raise InputError("these recommendations are being written by another process: wait for it") from None
 
 
-def _write(path: Path, folder: Path, trained: Trained, requests: Requests, choice: Choice) -> int:
+def _write(path: Path, folder: Path, trained: RecommendingSystem, requests: Requests, choice: Choice) -> int:
     folder.mkdir(exist_ok=True)
     users = max(1, ROWS_PER_PART // min(choice.top, trained.items.height))
     parts = [folder / f"{begin:012d}.parquet" for begin in range(0, len(requests.users), users)]
@@ -74,10 +74,11 @@ def _write(path: Path, folder: Path, trained: Trained, requests: Requests, choic
     return count
 
 
-def _parts_folder(trained: Trained, requests: Requests, choice: Choice) -> Path:
+def _parts_folder(trained: RecommendingSystem, requests: Requests, choice: Choice) -> Path:
     lengths = pl.DataFrame({"raw_id": requests.users, "length": requests.histories.lengths})
     values = pl.DataFrame({"item": requests.histories.values})
-    known = trained.model.config.items
-    new = pl.DataFrame(trained.matrix[known:].cpu().numpy()).with_columns(raw_id=trained.items["raw_id"][known:])
+    known = trained.known_items
+    new = pl.DataFrame(trained.matrix[..., known:, :].flatten(0, -2).cpu().numpy())
+    new = new.with_columns(raw_id=trained.items["raw_id"][known:])
     settings = asdict(choice) | {"histories": frame_id(lengths, values), "new_items": frame_id(new)}
-    return state_path("recommend", settings, [ITEMS, MODEL]).with_suffix("")
+    return state_path("recommend", settings, [ITEMS, *trained.files]).with_suffix("")

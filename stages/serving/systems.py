@@ -1,0 +1,111 @@
+"""Another trained system that recommends, and the systems of `fuse` whose scores are added: `--system NAME`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.files import read_json, read_parquet
+from stages.models.systems import SYSTEMS
+from stages.parallel.device import choose_device
+from stages.params import Params
+from stages.provenance import check_inputs
+from stages.serving.trained import ITEMS
+from stages.training.fusion import (
+    Weights,
+    load_for_fusion,
+    load_system,
+    model_path,
+    refuse_skipped,
+    standardised,
+    weighted_sum,
+)
+from stages.training.ranking import RankingModel, scores_of
+
+FUSED = "fused"
+FUSED_RANKS = Path("artifacts/ranks/fused.parquet")
+FUSED_METRICS = Path("metrics/fuse.json")
+NAMES = ("sicsrec", "id_encoder", FUSED, *SYSTEMS)
+
+
+@dataclass(frozen=True)
+class OtherSystem:
+    """A system as `recommend_items` reads it; `Trained` is SICSRec's. files: what decides its recommendations."""
+
+    model: RankingModel
+    matrix: Tensor
+    items: pl.DataFrame
+    max_length: int
+    files: tuple[Path, ...]
+
+    @property
+    def device(self) -> torch.device:
+        return self.matrix.device
+
+    @property
+    def known_items(self) -> int:
+        """How many of the items training knew: all."""
+        return self.items.height
+
+
+class SumOfScores:
+    """A model whose scores are those of several models, standardised by user and added; see training/fusion.py."""
+
+    def __init__(self, models: Sequence[RankingModel], weights: Weights) -> None:
+        self.models, self.weights = models, weights
+        self.matrices = [model.item_matrix() for model in models]
+        one = torch.ones(1, 1, dtype=torch.long, device=self.matrices[0].device)
+        self.widths = [model.last_hidden(one).shape[1] for model in models]
+
+    def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """The states of all models, beside each other."""
+        return torch.cat([model.last_hidden(items) for model in self.models], dim=1)
+
+    def item_matrix(self) -> Float[Tensor, "N D"]:
+        """Zeros that take no memory: only their number counts, as each model scores by its own vectors."""
+        return self.matrices[0].new_zeros(()).expand(self.matrices[0].shape[-2], sum(self.widths))
+
+    def scores(self, hidden: Float[Tensor, "B D"], items: Float[Tensor, "N D"]) -> Float[Tensor, "B N"]:
+        """The weighted sum. items: of `item_matrix`, whole, because a user's mean is over all items."""
+        if len(items) != self.matrices[0].shape[-2]:
+            raise ValueError("standardised scores are of all items at once")
+        states = hidden.split(self.widths, dim=1)
+        parts = [standardised(scores_of(*each)) for each in zip(self.models, states, self.matrices, strict=True)]
+        return weighted_sum(parts, self.weights)
+
+
+def load_other_system(name: str, params: Params) -> OtherSystem:
+    """Any system but SICSRec, as the last `dvc repro` trained it; `fused` with the weights that validation chose.
+
+    name: one of NAMES. Raises InputError when the system was not trained, or on other items than the split's.
+    """
+    weights = _fused_weights(params) if name == FUSED else {name: 1.0}
+    files = tuple(map(model_path, weights))
+    for system, path in zip(weights, files, strict=True):
+        if not path.is_file():
+            raise InputError(f"--system {name}: {system} was not trained: add it to `baselines` and run `dvc repro`")
+    refuse_skipped([*weights])
+    if name == FUSED:
+        files += (FUSED_RANKS,)
+    check_inputs(ITEMS, *files)
+    device, items = choose_device(params.device), read_parquet(ITEMS)
+    with torch.inference_mode():
+        models = [load_for_fusion(system, device) for system in weights]
+        model = SumOfScores(models, tuple(weights.values())) if name == FUSED else load_system(name).to(device)
+        return OtherSystem(model, model.item_matrix(), items, params.sequence.max_length, files)
+
+
+def _fused_weights(params: Params) -> dict[str, float]:
+    """The weights of the systems of `fuse` that have one above 0."""
+    weights = read_json(FUSED_METRICS).get("weights", {}) if FUSED_METRICS.is_file() else {}
+    if not params.fuse or weights.keys() != {*params.fuse}:
+        raise InputError(
+            f"--system {FUSED}: {FUSED_METRICS} has no weights of fuse=[{', '.join(params.fuse)}]: run "
+            "`dvc exp run -S 'fuse=[sicsrec,id_encoder,itemknn]'`, or another list"
+        )
+    return {name: weights[name] for name in params.fuse if weights[name] > 0}
