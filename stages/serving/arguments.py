@@ -4,12 +4,13 @@ import argparse
 from pathlib import Path
 
 from stages.errors import InputError
+from stages.models.systems import SYSTEMS
 from stages.serving.similar import BY
-from stages.serving.systems import NAMES
 from stages.serving.writing import check_output
 
 PICTURES = (".png", ".jpg")
-OURS = "sicsrec"
+OURS, FUSED = "sicsrec", "fused"
+NAMES = (OURS, "id_encoder", FUSED, *SYSTEMS)
 
 
 def parse_arguments(description: str | None) -> argparse.Namespace:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from stages.errors import InputError
 from stages.files import read_json, read_parquet
-from stages.models.systems import SYSTEMS
 from stages.parallel.device import choose_device
 from stages.params import Params
 from stages.provenance import check_inputs
+from stages.serving.arguments import FUSED
 from stages.serving.trained import ITEMS
 from stages.training.fusion import (
     Weights,
@@ -27,10 +27,8 @@ from stages.training.fusion import (
 )
 from stages.training.ranking import RankingModel, scores_of
 
-FUSED = "fused"
 FUSED_RANKS = Path("artifacts/ranks/fused.parquet")
 FUSED_METRICS = Path("metrics/fuse.json")
-NAMES = ("sicsrec", "id_encoder", FUSED, *SYSTEMS)
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class SumOfScores:
 def load_other_system(name: str, params: Params) -> OtherSystem:
     """Any system but SICSRec, as the last `dvc repro` trained it; `fused` with the weights that validation chose.
 
-    name: one of NAMES. Raises InputError when the system was not trained, or on other items than the split's.
+    name: one of arguments.NAMES. Raises InputError when the system was not trained, or on other items than the split's.
     """
     weights = _fused_weights(params) if name == FUSED else {name: 1.0}
     files = tuple(map(model_path, weights))
