@@ -16,6 +16,7 @@ from stages.params import Params
 from stages.provenance import check_inputs
 from stages.serving.arguments import FUSED
 from stages.serving.trained import ITEMS
+from stages.training.checkpoints import read_config
 from stages.training.fusion import (
     Weights,
     load_for_fusion,
@@ -25,6 +26,7 @@ from stages.training.fusion import (
     standardised,
     weighted_sum,
 )
+from stages.training.metrics import mean_metrics
 from stages.training.ranking import RankingModel, scores_of
 
 FUSED_RANKS = Path("artifacts/ranks/fused.parquet")
@@ -80,7 +82,8 @@ class SumOfScores:
 def load_other_system(name: str, params: Params) -> OtherSystem:
     """Any system but SICSRec, as the last `dvc repro` trained it; `fused` with the weights that validation chose.
 
-    name: one of arguments.NAMES. Raises InputError when the system was not trained, or on other items than the split's.
+    name: one of arguments.NAMES. Raises InputError when the system was not trained, on other items than the split's, or
+    with another history length than params.yaml's, or when weights and models of `fused` are of different runs.
     """
     weights = _fused_weights(params) if name == FUSED else {name: 1.0}
     files = tuple(map(model_path, weights))
@@ -88,22 +91,43 @@ def load_other_system(name: str, params: Params) -> OtherSystem:
         if not path.is_file():
             raise InputError(f"--system {name}: {system} was not trained: add it to `baselines` and run `dvc repro`")
     refuse_skipped([*weights])
+    for path in files:
+        _refuse_other_length(path, params.sequence.max_length)
     if name == FUSED:
         files += (FUSED_RANKS,)
     check_inputs(ITEMS, *files)
     device, items = choose_device(params.device), read_parquet(ITEMS)
     with torch.inference_mode():
-        models = [load_for_fusion(system, device) for system in weights]
-        model = SumOfScores(models, tuple(weights.values())) if name == FUSED else load_system(name).to(device)
+        model: RankingModel
+        if name == FUSED:
+            model = SumOfScores([load_for_fusion(system, device) for system in weights], tuple(weights.values()))
+        else:
+            model = load_system(name).to(device)
         return OtherSystem(model, model.item_matrix(), items, params.sequence.max_length, files)
 
 
+def _refuse_other_length(path: Path, max_length: int) -> None:
+    trained = read_config(path).get("max_length", max_length)  # a system that counts has none
+    if trained != max_length:
+        raise InputError(
+            f"{path} was trained with sequence.max_length={trained}, params.yaml has {max_length}: run `dvc repro`"
+        )
+
+
 def _fused_weights(params: Params) -> dict[str, float]:
-    """The weights of the systems of `fuse` that have one above 0."""
-    weights = read_json(FUSED_METRICS).get("weights", {}) if FUSED_METRICS.is_file() else {}
+    """The weights of the systems of `fuse` that have one above 0.
+
+    They are in git, the ranks in DVC's cache: the metrics beside the weights say whether both are of one run.
+    """
+    metrics = read_json(FUSED_METRICS) if FUSED_METRICS.is_file() else {}
+    weights = metrics.get("weights", {})
     if not params.fuse or weights.keys() != {*params.fuse}:
         raise InputError(
             f"--system {FUSED}: {FUSED_METRICS} has no weights of fuse=[{', '.join(params.fuse)}]: run "
             "`dvc exp run -S 'fuse=[sicsrec,id_encoder,itemknn]'`, or another list"
+        )
+    if any(metrics[key] != value for key, value in mean_metrics(read_parquet(FUSED_RANKS)["rank"].to_numpy()).items()):
+        raise InputError(
+            f"{FUSED_METRICS} and {FUSED_RANKS} are of different runs: run `dvc checkout` or `dvc repro fuse`"
         )
     return {name: weights[name] for name in params.fuse if weights[name] > 0}

@@ -1,5 +1,6 @@
 """`--system NAME`: recommendations by any trained system, and by the sum of those in `fuse`."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_a_system_recommends_in_the_order_that_it_was_evaluated_in(after, monkey
     assert places["rank"].filter(shown).to_list() == ranks["rank_filtered"].filter(shown).to_list()
 
 
-def test_a_sum_of_scores_scores_all_items_at_once(trained, monkeypatch):
+def test_a_sum_of_scores_scores_all_items_at_once(trained):
     model: Sicsrec = trained.model
     total = SumOfScores([model, model], (0.5, 0.5))
     matrix = total.item_matrix()
@@ -71,6 +72,21 @@ def test_a_model_that_scores_all_items_at_once_gets_fewer_users_among_many_items
     with torch.inference_mode():
         system = OtherSystem(total, total.item_matrix(), trained.items, trained.max_length, ())
         assert recommend_items(system, requests(**HISTORIES), Choice(top=3))["item"].equals(alone["item"])
+
+
+def test_parts_of_different_runs_are_refused(after, monkeypatch):
+    workspace = after("evaluate")
+    together = {"baselines": ["itemknn"], "fuse": ["sicsrec", "id_encoder", "itemknn"]}
+    workspace.set_params(**together)
+    workspace.run_baseline("itemknn")
+    workspace.run("fuse")
+    metrics = json.loads(Path("metrics/fuse.json").read_text())
+    Path("metrics/fuse.json").write_text(json.dumps(metrics | {"ndcg@10": metrics["ndcg@10"] / 2}))
+    with pytest.raises(InputError, match="metrics/fuse.json and artifacts/ranks/fused.parquet are of different runs"):
+        call(monkeypatch, "--history", "v1", "--system", "fused")
+    workspace.set_params(**together, sequence={"max_length": 20})
+    with pytest.raises(InputError, match="was trained with sequence.max_length=50, params.yaml has 20: run"):
+        call(monkeypatch, "--history", "v1", "--system", "id_encoder")
 
 
 def test_what_was_not_trained_is_refused_with_the_mend(after, monkeypatch):
