@@ -25,8 +25,8 @@ def inner_products(
 
     On a CPU, where no gradient is asked for, each row of the result starts at a multiple of ALIGNMENT: where rows
     follow each other directly and N is not a multiple of 8, the matrix product takes nearly twice the time.
-    memory: P · aligned(N) numbers or more, which the result is then written to; only used on a CPU. With some hundred
-    thousand items a third of the time is taken by allocating them.
+    memory: P · aligned(N) numbers or more, which the result is then written to; only used on a CPU. With
+    many items, allocating them anew for each product takes a large part of its time.
     """
     with_gradient = torch.is_grad_enabled() and (states.requires_grad or items.requires_grad)
     if with_gradient or states.device.type != "cpu" or states.dtype != items.dtype:  # autocast makes types agree

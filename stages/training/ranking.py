@@ -15,7 +15,7 @@ from stages.parallel import distributed
 
 USERS_PER_BLOCK = 256  # what a block computes stays in the cache: 1,024 take a quarter longer
 SCORES_PER_BLOCK = 2**25  # 128 MB: in a large catalogue a block has fewer users
-ITEMS_PER_COUNT = 2**13  # what is read twice stays in the cache: five times as fast for 774,000 items
+ITEMS_PER_COUNT = 2**13  # on a CPU: what is read twice stays in the cache
 
 
 def count_above(scores: Float[Tensor, "P N"], own: Float[Tensor, "P 1"]) -> Int[Tensor, " P"]:
@@ -24,7 +24,8 @@ def count_above(scores: Float[Tensor, "P N"], own: Float[Tensor, "P 1"]) -> Int[
     Raises ValueError on NaN, with which every comparison is false.
     """
     ranks = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
-    for part in scores.split(ITEMS_PER_COUNT, dim=1):
+    width = ITEMS_PER_COUNT if scores.device.type == "cpu" else scores.shape[1]  # each check for NaN waits for a GPU
+    for part in scores.split(width, dim=1):
         if torch.isnan(part.amax()):  # the maximum of anything with a NaN is NaN
             raise ValueError("scores hold NaN")
         above = torch.ge(part, own, out=torch.empty_like(part))  # summing bools is several times slower
