@@ -177,6 +177,7 @@ class Params(Section):
     all_systems: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # for -S 'baselines=${all_systems}'
     refit: bool  # whether the chosen models are trained once more, on training and validation items
     fuse: tuple[Literal[(*OURS, *SYSTEMS)], ...]  # type: ignore[valid-type]  # whose scores are added; () = none
+    distill: Annotated[float, Field(ge=0)]  # weight of the fused scores in one more training of SICSRec; 0 = none
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
     monitor: Literal[MONITORS]  # type: ignore[valid-type]  # validation metric that stops training, picks weights
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
@@ -236,6 +237,14 @@ class Params(Section):
                 raise ValueError(f"fuse: {name} is not trained by this run: add it to baselines")
             if why := lacks_modality(name, self.modalities):
                 raise ValueError(f"fuse: {why}: remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _a_distilled_model_has_teachers(self) -> "Params":
+        if self.distill and not self.fuse:
+            raise ValueError(f"distill={self.distill:g}: set fuse to the systems whose scores are taught")
+        if self.distill and self.loss.negatives != "all":
+            raise ValueError(f"distill={self.distill:g} scores all items: set loss.negatives=all")
         return self
 
 

@@ -28,6 +28,8 @@ MADE_BY = {  # path, or the start of it: the stage that writes it
     "artifacts/ranks/sicsrec_refit": "refit",
     "artifacts/ranks/id_encoder_refit": "refit",
     "artifacts/ranks/fused": "fuse",
+    "artifacts/ranks/distilled": "distill",
+    "artifacts/distilled.safetensors": "distill",
     "artifacts/ranks/sicsrec": "evaluate",
     "artifacts/ranks/id_encoder": "evaluate",
     "artifacts/cases.parquet": "evaluate",

@@ -20,7 +20,7 @@ from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import draw_cases
 from stages.pictures.placeholder import draw_or_placeholder
 from stages.provenance import check_inputs
-from stages.tables.comparison import FUSED, NAMES, as_markdown, as_text, compare_systems
+from stages.tables.comparison import DISTILLED, FUSED, NAMES, as_markdown, as_text, compare_systems
 from stages.tables.curves import curves_of_models, read_curves
 from stages.tables.groups import metrics_by_groups
 from stages.tables.markdown import TESTED
@@ -58,12 +58,13 @@ def read_ranks(systems: list[str]) -> Ranks:
     }
 
 
-def write_training(trained: Iterable[str]) -> None:
+def write_training(trained: Iterable[str], *, with_distilled: bool) -> None:
     """Curves and summaries of SICSRec's own stages, and the curves of all models for `dvc plots`."""
     for stage in STAGES:
         write_csv(METRICS / "curves" / f"{stage}.csv", read_curves(CURVES / stage))
     folders = {NAMES["id_encoder"]: CURVES / "pretrain", NAMES["sicsrec"]: CURVES / "posttrain"}
     folders |= {name: CURVES / "baselines" / name for name in trained}
+    folders |= {DISTILLED: CURVES / "distill"} if with_distilled else {}
     write_csv(METRICS / "curves" / "models.csv", curves_of_models(folders))
     write_json(METRICS / "training.json", {stage: read_json(CURVES / stage / "summary.json") for stage in STAGES})
 
@@ -151,16 +152,16 @@ def draw_pictures(dataset: str, title: str) -> None:
 def main() -> str:
     params = load_params()
     listed = [*OURS, *params.baselines]
-    remove_unlisted([*listed, *(f"{name}_refit" for name in listed), FUSED])
+    remove_unlisted([*listed, *(f"{name}_refit" for name in listed), FUSED, DISTILLED])
     summaries = {name: read_json(RANKS / f"{name}.json") for name in params.baselines}
     skipped = {name: summary["skipped"] for name, summary in summaries.items() if "skipped" in summary}
     trained = {name: summary for name, summary in summaries.items() if name not in skipped}
     split = [SPLIT / f"{name}.parquet" for name in ("items", "train", "test")]
-    systems = [*OURS, *trained, *([FUSED] if params.fuse else [])]
+    systems = [*OURS, *trained, *([FUSED] if params.fuse else []), *([DISTILLED] if params.distill else [])]
     refitted = [f"{name}_refit" for name, about in trained.items() if params.refit and "best_epoch" in about]
     check_inputs(*split, *(RANKS / f"{name}.parquet" for name in (*systems, *refitted)), CASES)
     ranks = read_ranks(systems)
-    write_training(trained)
+    write_training(trained, with_distilled=bool(params.distill))
     write_baselines(trained, read_ranks([*trained, *refitted]))
     write_groups(ranks)
     table = compare_systems(

@@ -66,6 +66,12 @@ def test_a_number_as_dvc_writes_it_is_a_number(tmp_path):
             },
             "fuse: missrec_v reads image, which modalities=['id'] lacks: remove it",
         ),
+        ({"distill": 4}, "distill=4: set fuse to the systems whose scores are taught"),
+        ({"distill": -1}, "distill"),
+        (
+            {"distill": 4, "fuse": ["sicsrec", "id_encoder"], "loss__negatives": 512},
+            "distill=4 scores all items: set loss.negatives=all",
+        ),
         ({"rank": 0}, "rank"),
         ({"alph": 0.3}, "alph"),
         ({"modalities": []}, "modalities"),

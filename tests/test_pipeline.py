@@ -26,6 +26,7 @@ NO_DEPENDENCY = {
 COVERED = dict.fromkeys(("baseline", "refit_baseline"), {"stages/models/baselines/material.py"})
 # Modules to which a stage hands all params.
 GIVEN_PARAMS = dict.fromkeys(("baseline", "refit_baseline"), ["stages/training/baselines.py"])
+GIVEN_PARAMS["distill"] = ["stages/training/distillation.py"]
 
 
 def undeclared(imports: set[Path], stage: str) -> set[str]:

@@ -1,12 +1,10 @@
 """Another trained system that recommends, and the systems of `fuse` whose scores are added: `--system NAME`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from stages.errors import InputError
@@ -17,17 +15,9 @@ from stages.provenance import check_inputs
 from stages.serving.arguments import FUSED
 from stages.serving.trained import ITEMS
 from stages.training.checkpoints import read_config
-from stages.training.fusion import (
-    Weights,
-    load_for_fusion,
-    load_system,
-    model_path,
-    refuse_skipped,
-    standardised,
-    weighted_sum,
-)
+from stages.training.fusion import SumOfScores, load_for_fusion, load_system, model_path, refuse_skipped
 from stages.training.metrics import mean_metrics
-from stages.training.ranking import RankingModel, scores_of
+from stages.training.ranking import RankingModel
 
 FUSED_RANKS = Path("artifacts/ranks/fused.parquet")
 FUSED_METRICS = Path("metrics/fuse.json")
@@ -51,32 +41,6 @@ class OtherSystem:
     def known_items(self) -> int:
         """How many of the items training knew: all."""
         return self.items.height
-
-
-class SumOfScores:
-    """A model whose scores are those of several models, standardised by user and added; see training/fusion.py."""
-
-    def __init__(self, models: Sequence[RankingModel], weights: Weights) -> None:
-        self.models, self.weights = models, weights
-        self.matrices = [model.item_matrix() for model in models]
-        one = torch.ones(1, 1, dtype=torch.long, device=self.matrices[0].device)
-        self.widths = [model.last_hidden(one).shape[1] for model in models]
-
-    def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
-        """The states of all models, beside each other."""
-        return torch.cat([model.last_hidden(items) for model in self.models], dim=1)
-
-    def item_matrix(self) -> Float[Tensor, "N D"]:
-        """Zeros that take no memory: only their number counts, as each model scores by its own vectors."""
-        return self.matrices[0].new_zeros(()).expand(self.matrices[0].shape[-2], sum(self.widths))
-
-    def scores(self, hidden: Float[Tensor, "B D"], items: Float[Tensor, "N D"]) -> Float[Tensor, "B N"]:
-        """The weighted sum. items: of `item_matrix`, whole, because a user's mean is over all items."""
-        if len(items) != self.matrices[0].shape[-2]:
-            raise ValueError("standardised scores are of all items at once")
-        states = hidden.split(self.widths, dim=1)
-        parts = [standardised(scores_of(*each)) for each in zip(self.models, states, self.matrices, strict=True)]
-        return weighted_sum(parts, self.weights)
 
 
 def load_other_system(name: str, params: Params) -> OtherSystem:

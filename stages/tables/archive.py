@@ -14,6 +14,7 @@ from stages.tables.experiments import ADDED, FinishedRun, is_compared, matches
 RANKS = ("rank", "rank_filtered")  # of each user's test item, in the order of test.parquet
 COUNT = "training_count"  # of the test item, up to LARGEST: the last group of tables/groups.py begins there
 LARGEST = 100
+OF_SUMS = {"fused": ("fuse",), "distilled": ("fuse", "distill")}  # params that decide these alone
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def archive_run(run: FinishedRun, system: str, folder: Path) -> None:
 
 def _identity(params: dict[str, Any], system: str) -> dict[str, Any]:
     """The params that tell a system's runs apart, those that older runs lack among them."""
-    names = {"seed", "fuse"} if system == "fused" else {"seed"}  # of those that are not compared
+    names = {"seed", *OF_SUMS.get(system, ())}  # of those that are not compared
     known = ADDED | params
     return {key: known[key] for key in known if key in names or is_compared(key, params["dataset"])}
 

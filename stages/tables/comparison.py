@@ -14,7 +14,7 @@ from stages.training.metrics import mean_metrics, per_user_metrics
 from stages.training.statistics import holm, interval, paired_p_value
 
 OURS = "sicsrec"
-FUSED = "fused"  # the sum of several systems of the table
+FUSED, DISTILLED = "fused", "distilled"  # the sum of several systems of the table, and SICSRec taught by it
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
 SHOWN = ("ndcg@10", "hit@10")  # on the screen
 NAMES = {"sicsrec": "SICSRec", "id_encoder": "ID encoder alone"}
@@ -24,7 +24,7 @@ Ranks = dict[str, np.ndarray]  # {system: (users,) rank of the test item, 1 = be
 
 
 def compare(ranks: Ranks, *, resamples: int, seed: int) -> dict[str, Any]:
-    """Metrics of each system, tests of SICSRec against each other one, its gain over the best other one but FUSED.
+    """Metrics of each system, tests of SICSRec against each other one, its gain over the best one of other authors.
 
     → {"systems": {name: {metrics, "interval": 95 % of TESTED, "p": Holm-corrected of TESTED}},
        "best_other": {metric: {"system", "improvement"}}}.
@@ -39,7 +39,7 @@ def compare(ranks: Ranks, *, resamples: int, seed: int) -> dict[str, Any]:
         systems[name]["p"] = p_value
     best_other = {}
     for metric in METRICS:
-        best = max((name for name in others if name != FUSED), key=lambda name: systems[name][metric])
+        best = max((name for name in others if name not in (FUSED, DISTILLED)), key=lambda name: systems[name][metric])
         gain = systems[OURS][metric] / systems[best][metric] - 1 if systems[best][metric] else None
         best_other[metric] = {"system": best, "improvement": gain}
     return {"systems": systems, "best_other": best_other}
@@ -57,9 +57,9 @@ def compare_systems(kept: Ranks, filtered: Ranks, dataset: str, *, resamples: in
 
 
 def as_text(table: dict[str, Any]) -> str:
-    """The table for a terminal of 80 columns: SICSRec, its ID encoder, other systems by name, sums of scores."""
+    """The table for a terminal of 80 columns: SICSRec, its ID encoder, other systems by name, fused, distilled."""
     kept, filtered = table["viewed_items_kept"]["systems"], table["viewed_items_filtered"]["systems"]
-    places = {OURS: 0, "id_encoder": 1, FUSED: 3}
+    places = {OURS: 0, "id_encoder": 1, FUSED: 3, DISTILLED: 4}
     width = max(len(NAMES.get(name, name)) for name in kept)
     head = "".join(f"{metric:>10} " for metric in SHOWN)
     lines = [
@@ -105,6 +105,9 @@ def _lines(table: dict[str, Any]) -> Iterator[str]:
     if weights := table.get("weights"):
         added = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
         yield f"{FUSED}: the sum of standardised scores, {added}; the weights were chosen on validation."
+        yield ""
+    if DISTILLED in kept["systems"]:
+        yield f"{DISTILLED}: {OURS} trained once more, by the softmax of that sum beside the next items."
         yield ""
     for words, part in (("Viewed items kept", kept), ("Viewed items filtered", filtered)):
         gains = ", ".join(

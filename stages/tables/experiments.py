@@ -26,6 +26,7 @@ NOT_COMPARED = {
     "source",
     "refit",
     "fuse",
+    "distill",
     "launch",
     "device",
     "download.sha256",
@@ -45,6 +46,7 @@ ADDED = {
     "monitor": "ndcg@10",
     "content_weight": 0,
     "smoothing": 0,
+    "distill": 0,
     "posttrain.content": "own",
     "sft.tau": None,
     "baseline.dropout": None,
@@ -58,6 +60,7 @@ OWN_EPOCHS = {  # of the pipeline's own systems: the file and its section
     "sicsrec_refit": ("metrics/refit.json", "sicsrec"),
     "id_encoder_refit": ("metrics/refit.json", "id_encoder"),
     "fused": ("metrics/fuse.json", "weights"),  # without epochs: a sum is not trained
+    "distilled": ("metrics/distill.json", "training"),
 }
 SHORT_HASH = 7  # digits of a commit
 

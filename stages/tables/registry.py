@@ -112,6 +112,7 @@ FUSED_FILTERED = {
     WITHOUT_TRAINING_MORE: [OURS, "id_encoder", "itemknn"],
     THREE_WITH_CONTENT: [OURS, "unisrec_t_id", "missrec_t_id"],
 }
+DISTILLED = {f"SICSRec distilled from {name}": fuse for name, fuse in FUSED_FILTERED.items()}
 
 TABLES = {
     "table4": Table(
@@ -170,6 +171,10 @@ TABLES = {
             Row(f"{SCORED_BY_CONTENT}, smoothing=0.1", FILTERED | WITH_CONTENT | {"smoothing": 0.1}),
             *(Row(name, FILTERED, name) for name in SYSTEMS if name not in ONLY_IN_TABLE_8 | {"sasrec"}),
             *(Row(name, FILTERED | WITH_CONTENT | {"fuse": fuse}, "fused") for name, fuse in FUSED_FILTERED.items()),
+            *(
+                Row(name, FILTERED | WITH_CONTENT | {"fuse": fuse, "distill": 4}, "distilled")
+                for name, fuse in DISTILLED.items()
+            ),
         ),
         SASREC,
         ("hit@10", "ndcg@10"),

@@ -73,9 +73,9 @@ def load_for_fusion(name: str, device: torch.device) -> RankingModel:
 
 
 def load_system(name: str) -> Recommender:
-    """A trained system in evaluation mode: `sicsrec`, `id_encoder` or another one of Table 4 that was trained."""
+    """A trained system in evaluation mode: `sicsrec`, `distilled`, `id_encoder` or another one of Table 4."""
     path = model_path(name)
-    if name == "sicsrec":
+    if name in ("sicsrec", "distilled"):
         return load_model(path, Sicsrec, SicsrecConfig)
     if name == "id_encoder":
         return load_model(path, Sasrec, SasrecConfig)
@@ -97,6 +97,32 @@ def weighted_sum(parts: list[Float[Tensor, "P N"]], weights: Weights) -> Float[T
     for part, weight in zip(parts[1:], weights[1:], strict=True):
         total.add_(part, alpha=weight)
     return total
+
+
+class SumOfScores:
+    """A model whose scores are those of several models, standardised by user and added."""
+
+    def __init__(self, models: Sequence[RankingModel], weights: Weights) -> None:
+        self.models, self.weights = models, weights
+        self.matrices = [model.item_matrix() for model in models]
+        one = torch.ones(1, 1, dtype=torch.long, device=self.matrices[0].device)
+        self.widths = [model.last_hidden(one).shape[1] for model in models]
+
+    def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """The states of all models, beside each other."""
+        return torch.cat([model.last_hidden(items) for model in self.models], dim=1)
+
+    def item_matrix(self) -> Float[Tensor, "N D"]:
+        """Zeros that take no memory: only their number counts, as each model scores by its own vectors."""
+        return self.matrices[0].new_zeros(()).expand(self.matrices[0].shape[-2], sum(self.widths))
+
+    def scores(self, hidden: Float[Tensor, "B D"], items: Float[Tensor, "N D"]) -> Float[Tensor, "B N"]:
+        """The weighted sum. items: of `item_matrix`, whole, because a user's mean is over all items."""
+        if len(items) != self.matrices[0].shape[-2]:
+            raise ValueError("standardised scores are of all items at once")
+        states = hidden.split(self.widths, dim=1)
+        parts = [standardised(scores_of(*each)) for each in zip(self.models, states, self.matrices, strict=True)]
+        return weighted_sum(parts, self.weights)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ SIMILAR = ("missrec_tv_id", "llmesr_t_id")  # rounding can change a cluster, and
 STAGES = (
     "sft", "embed", "neighbours", "pretrain", "posttrain", "evaluate",
     *(f"baseline:{name}" for name in (*SYSTEMS, *SIMILAR)),
+    "fuse", "distill",
 )  # fmt: skip
 
 
@@ -44,6 +45,7 @@ def save_text_encoder_without_dropout(workspace: Path) -> None:
     params = yaml.load(workspace / "params.yaml")
     params["text_encoder"] = "bert"
     params |= {"smoothing": 0.1, "content_weight": 0.3}
+    params |= {"baselines": ["gru4rec"], "fuse": ["sicsrec", "gru4rec"], "distill": 2}
     yaml.dump(params, workspace / "params.yaml")
 
 
@@ -80,7 +82,7 @@ def test_losses_of_systems_with_clusters_or_teachers_are_similar(folders, name):
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["pretrain", "posttrain"])
+@pytest.mark.parametrize("name", ["pretrain", "posttrain", "distill"])
 def test_losses_and_validation_metrics_are_the_same(folders, name):
     assert_close(*(json.loads((folder / f"artifacts/curves/{name}/summary.json").read_text()) for folder in folders))
 

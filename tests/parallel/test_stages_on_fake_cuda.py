@@ -35,6 +35,7 @@ def on_gpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, fake_cuda() as gpu:
         for name in STAGES:
             patch.setattr(importlib.import_module(f"stages.{name}"), "choose_device", lambda device: gpu)
+        patch.setattr("stages.parallel.device.choose_device", lambda device: gpu)  # distill imports it when it trains
         yield
 
 
@@ -115,6 +116,18 @@ def test_every_other_system_is_trained_and_ranked(after, name, place):
     with place():
         workspace.run_baseline(name)
     assert all_are_ranked(name)
+
+
+@pytest.mark.parametrize("place", [on_gpu_without_sync, in_bfloat16])
+def test_sicsrec_is_taught_by_a_sum_of_scores(after, place):
+    workspace = after("posttrain")
+    changes = {"baseline": {"epochs": 1, "batch_positions": 256}, "baselines": ["missrec_t_id"], "distill": 2}
+    workspace.set_params(**changes, fuse=["sicsrec", "missrec_t_id"])
+    workspace.run_baseline("missrec_t_id")
+    workspace.run("fuse")
+    with place():
+        workspace.run("distill")
+    assert all_are_ranked("distilled")
 
 
 def model_and_batch(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:

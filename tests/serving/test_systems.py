@@ -12,7 +12,8 @@ from stages import recommend
 from stages.errors import InputError
 from stages.models.sicsrec import Sicsrec
 from stages.serving.recommendations import Choice, recommend_items
-from stages.serving.systems import OtherSystem, SumOfScores
+from stages.serving.systems import OtherSystem
+from stages.training.fusion import SumOfScores
 from tests.serving.test_recommendations import HISTORIES, requests
 
 SPLIT = Path("artifacts/split")
