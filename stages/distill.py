@@ -49,15 +49,15 @@ def distill(params: Params) -> str:
     device = choose_device(params.device)
     model, summary = train(params, data, weights, CURVES, device)
     save_model(MODEL, model, data.inputs)
-    write_json(CURVES / "summary.json", summary["training"])
+    write_json(CURVES / "summary.json", summary)
 
     test = read_parquet(TEST)
     kept, filtered = rank_users(
         model, data.before_test(test), test["item"].to_numpy(), max_length=params.sequence.max_length, device=device
     )
     write_parquet(RANKS, pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered}), data.inputs)
-    write_json(METRICS, {**mean_metrics(kept), "filtered": mean_metrics(filtered), **summary})
-    return training_in_words(summary["training"], params.monitor)
+    write_json(METRICS, {**mean_metrics(kept), "filtered": mean_metrics(filtered), "training": summary})
+    return training_in_words(summary, params.monitor)
 
 
 def main() -> str:

@@ -16,7 +16,7 @@ from stages.files import atomic
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.serving.index import INDEX, build_index, recall
 from stages.serving.requests import all_users
-from stages.serving.trained import MODEL, load_trained
+from stages.serving.trained import MODELS, load_trained
 from stages.serving.user_tower import export_user_tower, largest_difference
 from stages.training.checkpoints import load_model
 
@@ -43,11 +43,15 @@ def user_batches(histories: Histories, length: int) -> list[np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="a new folder")
-    folder = parser.parse_args().folder
+    parser.add_argument(
+        "--model", choices=MODELS, default="sicsrec", help="distilled: SICSRec taught by the sum of `fuse`"
+    )
+    arguments = parser.parse_args()
+    folder, source = arguments.folder, MODELS[arguments.model]
     if folder.exists():
         raise InputError(f"{folder} exists: name a new folder, or remove it")
-    trained, histories = load_trained("cpu"), all_users().histories
-    model = load_model(MODEL, Sicsrec, SicsrecConfig)  # not folded: what the files are compared with
+    trained, histories = load_trained("cpu", source), all_users().histories
+    model = load_model(source.weights, Sicsrec, SicsrecConfig)  # not folded: what the files are compared with
     vectors, batches = trained.matrix.numpy(), user_batches(histories, model.config.max_length)
     with atomic(folder) as temporary:
         temporary.mkdir()

@@ -20,13 +20,13 @@ from stages.data.columns import Wanted
 from stages.errors import run_stage
 from stages.files import read_json, read_parquet
 from stages.params import Params, load_params
-from stages.serving.arguments import OURS, parse_arguments
+from stages.serving.arguments import parse_arguments
 from stages.serving.explaining import Explanation, explain
 from stages.serving.printing import show
 from stages.serving.recommendations import Choice, RecommendingSystem, recommend_items
 from stages.serving.requests import Requests, all_users, listed_users, read_histories, single
 from stages.serving.similar import similar_items
-from stages.serving.trained import ITEMS, Trained, find_items, item_numbers, load_trained
+from stages.serving.trained import ITEMS, MODELS, Trained, find_items, item_numbers, load_trained
 from stages.serving.writing import write_recommendations
 
 SPLIT_FACTS = Path("metrics/split.json")
@@ -58,9 +58,9 @@ def read_new(arguments: argparse.Namespace, params: Params, spool: Path) -> NewI
     return read_new_items(arguments.new_items, read_parquet(ITEMS), params.dataset, wanted, spool)
 
 
-def load(params: Params, new: NewItems | None) -> Trained:
-    """The trained model, with the new items if there are any."""
-    trained = load_trained(params.device)
+def load(system: str, params: Params, new: NewItems | None) -> Trained:
+    """A trained SICSRec, one of MODELS, with the new items if there are any."""
+    trained = load_trained(params.device, MODELS[system])
     if new is None:
         return trained
     from stages.serving.extending import with_new_items
@@ -69,9 +69,9 @@ def load(params: Params, new: NewItems | None) -> Trained:
 
 
 def load_system(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> RecommendingSystem:
-    """SICSRec, or the system of --system."""
-    if arguments.system == OURS:
-        return load(params, new)
+    """The system of --system."""
+    if arguments.system in MODELS:
+        return load(arguments.system, params, new)
     from stages.serving.systems import load_other_system
 
     return load_other_system(arguments.system, params)
@@ -81,7 +81,7 @@ def answer(arguments: argparse.Namespace, params: Params, choice: Choice, new: N
     """What --history or --similar asks for: rank, raw_id, title, score, and the columns of `explain`."""
     if arguments.similar:
         number = item_numbers(all_items(new), [arguments.similar], "--similar")[0]
-        trained = load(params, new)
+        trained = load(arguments.system, params, new)
         rows = similar_items(trained, number, by=arguments.by, top=choice.top)
     else:
         numbers = item_numbers(read_parquet(ITEMS), arguments.history, "--history")

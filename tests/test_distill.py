@@ -43,7 +43,7 @@ def test_the_model_is_a_sicsrec_that_ranks_the_test_items_as_was_written(after):
     assert found["hit@5"] == np.mean(kept <= 5)
     assert found["filtered"]["hit@10"] == np.mean(filtered <= 10)
     weights = json.loads(FUSED_METRICS.read_text())["weights"]
-    assert found["weights"] == {name: weight for name, weight in weights.items() if weight > 0}
+    assert found["training"]["weights"] == {name: weight for name, weight in weights.items() if weight > 0}
 
 
 def test_it_starts_from_the_id_encoder_whose_weights_stay(after):
@@ -73,7 +73,7 @@ def test_it_is_scored_by_content_as_content_weight_says(after):
     workspace.set_params(content_weight=0.4)
     workspace.run("posttrain")
     found = distilled(workspace, content_weight=0.4)
-    assert found["content_weight"]["chosen"] == 0.4
+    assert found["training"]["content_weight"]["chosen"] == 0.4
     assert load_model(MODEL, Sicsrec, SicsrecConfig).config.content_weight == 0.4
 
 

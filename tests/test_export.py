@@ -23,9 +23,9 @@ assert not {{"torch", "stages"}} & sys.modules.keys()
 """
 
 
-def run_export() -> str:
+def run_export(*options: str) -> str:
     """In a process of its own: the shape checks of the tests would make the exported sizes constant."""
-    command = [sys.executable, "-m", "stages.export", "exported"]
+    command = [sys.executable, "-m", "stages.export", "exported", *options]
     run = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""})
     assert run.returncode == 0, run.stderr
     return run.stdout
@@ -57,6 +57,15 @@ def test_the_page_s_own_code_serves_the_same_top_10_to_a_thousand_users_by_onnxr
     vectors = pl.read_parquet("exported/item_vectors.parquet")
     assert vectors["raw_id"].to_list() == ids == pl.read_parquet("exported/items.parquet")["raw_id"].to_list()
     np.testing.assert_array_equal(vectors["vector"].to_numpy(), np.load("exported/item_vectors.npy"))
+
+
+def test_the_distilled_model_is_exported_on_demand(after):
+    workspace = after("posttrain")
+    workspace.set_params(fuse=["sicsrec", "id_encoder"], distill=2)
+    workspace.run("fuse", "distill")
+    assert "states of 80 users differ by" in run_export("--model", "distilled")
+    model = load_model(Path("artifacts/distilled.safetensors"), Sicsrec, SicsrecConfig)
+    np.testing.assert_array_equal(np.load("exported/item_vectors.npy"), model.item_matrix().numpy())
 
 
 def test_a_folder_that_exists_is_not_replaced(after, monkeypatch):

@@ -179,15 +179,15 @@ def test_an_unknown_similar_item_is_named(after, monkeypatch):
 
 @pytest.fixture(scope="module")
 def made_by_content(made, tmp_path_factory) -> Path:
-    """A folder with a model that ranks items by content too; made once."""
+    """A folder with models that rank items by content too, SICSRec and the distilled one; made once."""
     folder = tmp_path_factory.mktemp("by_content") / "workspace"
     shutil.copytree(made("posttrain"), folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("DVC_ROOT", raising=False)
         workspace = Workspace()
-        workspace.set_params(content_weight=0.5)
-        workspace.run("posttrain")
+        workspace.set_params(content_weight=0.5, fuse=["sicsrec", "id_encoder"], distill=2)
+        workspace.run("posttrain", "fuse", "distill")
     return folder
 
 
@@ -217,10 +217,13 @@ def write_new_items(twins: pl.DataFrame, *, file: str = "items.csv", covers: boo
     renamed.write_csv(folder.parent / file, include_header=file == "items.csv")
 
 
-@pytest.mark.parametrize("file", ["items.csv", "sample_item.csv"])
-def test_a_new_item_is_scored_as_an_unseen_item_with_the_same_content(file, by_content, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("file", "system"), [("items.csv", "sicsrec"), ("sample_item.csv", "sicsrec"), ("items.csv", "distilled")]
+)
+def test_a_new_item_is_scored_as_an_unseen_item_with_the_same_content(file, system, by_content, monkeypatch, capsys):
     write_new_items(unseen_items(), file=file)
-    rows = run(monkeypatch, capsys, "--history", *raw_ids()[:3], "--top", "999", "--new-items", "arrived")
+    history = ["--history", *raw_ids()[:3], "--top", "999", "--system", system]
+    rows = run(monkeypatch, capsys, *history, "--new-items", "arrived")
     scores = {row["raw_id"]: row["score"] for row in rows}
     titles = {row["raw_id"]: row["title"] for row in rows}
     assert len(rows) == 40 - 3 + unseen_items().height

@@ -9,8 +9,8 @@ from stages.serving.similar import BY
 from stages.serving.writing import check_output
 
 PICTURES = (".png", ".jpg")
-OURS, FUSED = "sicsrec", "fused"
-NAMES = (OURS, "id_encoder", FUSED, *SYSTEMS)
+SICSRECS, FUSED = ("sicsrec", "distilled"), "fused"
+NAMES = (*SICSRECS, "id_encoder", FUSED, *SYSTEMS)
 
 
 def parse_arguments(description: str | None) -> argparse.Namespace:
@@ -35,7 +35,11 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
         "--new-items", type=Path, metavar="FOLDER", help="titles and covers of items that arrived after training"
     )
     parser.add_argument(
-        "--system", choices=NAMES, metavar="NAME", default=OURS, help="another trained system; fused: those of `fuse`"
+        "--system",
+        choices=NAMES,
+        metavar="NAME",
+        default=SICSRECS[0],
+        help="another trained system; fused: those of `fuse`; distilled: SICSRec taught by their sum",
     )
     parser.add_argument("--by", choices=BY, help="of --similar; both: text and image; default: all content")
     parser.add_argument("--explain", action="store_true", help="of --history: what each score is made of")
@@ -52,8 +56,11 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
         if given and not fits:
             raise InputError(f"{option} belongs to {of}: leave it out")
     for option in ("similar", "explain", "new_items"):
-        if arguments.system != OURS and getattr(arguments, option):
-            raise InputError(f"--{option.replace('_', '-')}: only {OURS} has it: leave out --system {arguments.system}")
+        if arguments.system not in SICSRECS and getattr(arguments, option):
+            raise InputError(
+                f"--{option.replace('_', '-')}: only {' and '.join(SICSRECS)} have it: leave out --system "
+                f"{arguments.system}"
+            )
     if arguments.picture and not (arguments.explain and arguments.history):
         raise InputError(f"--picture {arguments.picture}: only --history with --explain has one")
     if arguments.picture and arguments.picture.suffix not in PICTURES:

@@ -17,7 +17,7 @@ from stages.params import Params
 from stages.provenance import check_inputs
 from stages.serving.content_vectors import ENCODERS, tuned_vectors
 from stages.serving.new_items import NewItems
-from stages.serving.trained import EMBEDDINGS, ITEMS, MODEL, SUMMARY, Trained
+from stages.serving.trained import EMBEDDINGS, ITEMS, ModelFiles, Trained
 from stages.training.checkpoints import load_model
 
 
@@ -27,8 +27,8 @@ def with_new_items(trained: Trained, new: NewItems, params: Params) -> Trained:
     A new item's vector is `unseen_scale` times the mean of those of the seen items that are nearest by content, as in
     models/content_scoring.py. Raises InputError when the model does not rank by content.
     """
-    scale = unseen_scale(trained.model.config)
-    check_inputs(ITEMS, ENCODERS, EMBEDDINGS, MODEL)
+    scale = unseen_scale(trained.model.config, trained.source)
+    check_inputs(ITEMS, ENCODERS, EMBEDDINGS, trained.source.weights)
     refuse_other_settings(params)
     modalities = list(trained.model.config.widths)
     known = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, modalities).items()}
@@ -68,7 +68,7 @@ def adapted_vectors(trained: Trained, known: dict[str, Tensor], vectors: dict[st
     New items start where `Sicsrec.load_content_vectors` starts items. known, vectors: of the encoders, without and with
     the new items.
     """
-    content = load_model(MODEL, Sicsrec, SicsrecConfig).content  # not folded: has the adapters
+    content = load_model(trained.source.weights, Sicsrec, SicsrecConfig).content  # not folded: has the adapters
     tables = {}
     for name, matrix in vectors.items():
         start = matrix[len(known[name]) :]
@@ -90,7 +90,7 @@ def refuse_other_settings(params: Params) -> None:
             )
 
 
-def unseen_scale(config: SicsrecConfig) -> float:
+def unseen_scale(config: SicsrecConfig, source: ModelFiles) -> float:
     """What the vectors of items that training never saw were scaled by; 1 when training saw all items.
 
     Raises InputError when the model ranks by ID vectors alone, or by content that is not the items' own.
@@ -100,7 +100,7 @@ def unseen_scale(config: SicsrecConfig) -> float:
             "--new-items: the model ranks by ID vectors alone, which a new item has none of: set content_weight=auto "
             "(or above 0) and run `dvc repro`"
         )
-    summary = read_json(SUMMARY)
+    summary = read_json(source.summary)
     if content := summary.get("content"):
         raise InputError(
             f"--new-items: the model was trained with posttrain.content={content}, which hides what items are: set it "
@@ -108,11 +108,11 @@ def unseen_scale(config: SicsrecConfig) -> float:
         )
     found = summary.get("content_weight")
     if found is None or found["chosen"] != config.content_weight:
-        raise InputError(f"{SUMMARY} and {MODEL} are of different runs: run `dvc repro posttrain`")
+        raise InputError(f"{source.summary} and {source.weights} are of different runs: run `dvc repro {source.stage}`")
     if not found["unseen_items"]:
         print("--new-items: training saw every item, so no scale was chosen: new items are not scaled", file=sys.stderr)
         return 1.0
     if not found["unseen_scale"]:
-        print(f"--new-items: {SUMMARY} has unseen_scale=0: on validation unseen items cost too much, new items score 0",
-              file=sys.stderr)  # fmt: skip
+        print(f"--new-items: {source.summary} has unseen_scale=0: on validation unseen items cost too much, new items "
+              "score 0", file=sys.stderr)  # fmt: skip
     return float(found["unseen_scale"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from stages.errors import InputError
@@ -16,9 +17,23 @@ from stages.provenance import check_inputs
 from stages.training.checkpoints import load_model
 
 ITEMS = Path("artifacts/split/items.parquet")
-MODEL = Path("artifacts/sicsrec.safetensors")
 EMBEDDINGS = Path("artifacts/embeddings.parquet")
-SUMMARY = Path("artifacts/curves/posttrain/summary.json")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a trained SICSRec is: its weights, the summary of its training, and the stage that writes both."""
+
+    weights: Path
+    summary: Path
+    stage: str
+
+
+SICSREC, DISTILLED = (
+    ModelFiles(Path(f"artifacts/{name}.safetensors"), Path(f"artifacts/curves/{stage}/summary.json"), stage)
+    for name, stage in (("sicsrec", "posttrain"), ("distilled", "distill"))
+)
+MODELS = {"sicsrec": SICSREC, "distilled": DISTILLED}  # by the name of the row in Table 4
 
 
 @dataclass(frozen=True)
@@ -31,11 +46,12 @@ class Trained:
     model: Sicsrec
     matrix: Tensor
     items: pl.DataFrame
+    source: ModelFiles = SICSREC
 
     @property
     def files(self) -> tuple[Path, ...]:
         """What decides its recommendations."""
-        return (MODEL,)
+        return (self.source.weights,)
 
     @property
     def device(self) -> torch.device:
@@ -52,15 +68,26 @@ class Trained:
         return self.model.config.max_length
 
 
-def load_trained(device: str) -> Trained:
-    """The model of the stage `posttrain`, folded. device: as in params.yaml.
+def load_trained(device: str, source: ModelFiles = SICSREC) -> Trained:
+    """A trained SICSRec, folded. device: as in params.yaml.
 
     Raises InputError when it is missing, or was trained on other items than those of the split.
     """
-    check_inputs(ITEMS, MODEL)
-    model = folded_sicsrec(load_model(MODEL, Sicsrec, SicsrecConfig)).to(choose_device(device))
+    if source is DISTILLED:
+        _refuse_without_tensors(source.weights)
+    check_inputs(ITEMS, source.weights)
+    model = folded_sicsrec(load_model(source.weights, Sicsrec, SicsrecConfig)).to(choose_device(device))
     with torch.inference_mode():
-        return Trained(model, model.item_matrix().contiguous(), read_parquet(ITEMS))
+        return Trained(model, model.item_matrix().contiguous(), read_parquet(ITEMS), source)
+
+
+def _refuse_without_tensors(path: Path) -> None:
+    """Raise InputError for a missing file, and for the empty one that `distill` writes when distill=0."""
+    if path.is_file():
+        with safe_open(path, framework="pt") as file:
+            if file.metadata():
+                return
+    raise InputError(f"{path} holds no model: run `dvc exp run -S 'fuse=[sicsrec,id_encoder,itemknn]' -S distill=4`")
 
 
 def find_items(items: pl.DataFrame, words: list[str], title: str) -> pl.DataFrame:

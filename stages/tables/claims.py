@@ -7,6 +7,7 @@ from typing import Any
 from stages.tables.markdown import SIGNIFICANT, TESTED
 from stages.tables.registry import (
     ABLATIONS,
+    DISTILLED_PREFIX,
     OURS,
     SASREC,
     SCORED_BY_CONTENT,
@@ -51,6 +52,8 @@ CLAIMS = (
           "filtered", WITHOUT_TRAINING_MORE, SASREC),
     Claim("the scores of SICSRec, UniSRec T+ID and MISSRec T+ID added are ahead of SASRec's, stopped in the same way",
           "filtered", THREE_WITH_CONTENT, SASREC),
+    *(Claim(f"SICSRec distilled from the sum of {names} is ahead of SASRec, stopped in the same way",
+            "filtered", DISTILLED_PREFIX + names, SASREC) for names in (WITHOUT_TRAINING_MORE, THREE_WITH_CONTENT)),
     *(Claim(f"{part} helps, all stopped by filtered.ndcg@10 and scored by content too",
             "ablations_filtered", "SICSRec", name) for part, name in PARTS.items()),
 )  # fmt: skip

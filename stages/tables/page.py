@@ -16,7 +16,7 @@ from stages.tables.archive import ArchivedRun, archived_runs
 from stages.tables.claims import claim_cells
 from stages.tables.comparison import as_text
 from stages.tables.markdown import SIGNIFICANT, TESTED
-from stages.tables.registry import ALL_TABLES, FUSED_FILTERED, SASREC, SCORED_BY_CONTENT
+from stages.tables.registry import ALL_TABLES, DISTILLED_PREFIX, SASREC, SCORED_BY_CONTENT, THREE_WITH_CONTENT
 
 METRICS = Path("metrics")
 README = Path("README.md")
@@ -86,14 +86,19 @@ def readme_filtered(filtered: dict[str, Table]) -> Iterator[str]:
     """ndcg@10 with viewed items filtered, of systems that were stopped by it, where they have all of SASRec's seeds."""
     datasets = [name for name in DATASETS if name in filtered]
     rows = [[f"filtered {TESTED}, all stopped by it", *datasets]]
-    for row in (SASREC, "unisrec_t_id", "missrec_t_id", SCORED_BY_CONTENT, *FUSED_FILTERED):
+    names = SYSTEM_NAMES | {
+        THREE_WITH_CONTENT: f"{THREE_WITH_CONTENT}, scores added (`fuse`)",
+        DISTILLED_PREFIX + THREE_WITH_CONTENT: "**SICSRec, distilled from that sum (`distill`)**",
+        SCORED_BY_CONTENT: f"**{SCORED_BY_CONTENT}**",
+    }
+    taught = (THREE_WITH_CONTENT, DISTILLED_PREFIX + THREE_WITH_CONTENT)
+    for row in (SASREC, "unisrec_t_id", "missrec_t_id", SCORED_BY_CONTENT, *taught):
         cells = []
         for table in (filtered[dataset]["rows"] for dataset in datasets):
             complete = row in table and table[row]["seeds"] == table[SASREC]["seeds"]
             cells.append(f"{table[row]['filtered'][TESTED]['mean']:.4f}" if complete else "")
-        name = SYSTEM_NAMES.get(row, row) + (", scores added (`fuse`)" if row in FUSED_FILTERED else "")
         if any(cells):
-            rows.append([f"**{name}**" if row == SCORED_BY_CONTENT else name, *cells])
+            rows.append([names.get(row, row), *cells])
     yield from table_lines(rows)
 
 

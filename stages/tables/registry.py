@@ -112,7 +112,8 @@ FUSED_FILTERED = {
     WITHOUT_TRAINING_MORE: [OURS, "id_encoder", "itemknn"],
     THREE_WITH_CONTENT: [OURS, "unisrec_t_id", "missrec_t_id"],
 }
-DISTILLED = {f"SICSRec distilled from {name}": fuse for name, fuse in FUSED_FILTERED.items()}
+DISTILLED_PREFIX = "SICSRec distilled from "
+DISTILLED = {DISTILLED_PREFIX + name: fuse for name, fuse in FUSED_FILTERED.items()}
 
 TABLES = {
     "table4": Table(

@@ -78,7 +78,7 @@ def new_student(config: SicsrecConfig, vectors: dict[str, Tensor], teacher: Teac
 def train(
     params: Params, data: TrainingData, weights: dict[str, float], curves: Path, device: torch.device
 ) -> tuple[Sicsrec, dict[str, Any]]:
-    """The trained student, and the teacher's temperature with a summary of the training.
+    """The trained student, and a summary of its training with the teacher's weights and temperature.
 
     weights: of the systems whose scores are added, above 0.
     """
@@ -108,8 +108,14 @@ def train(
         ),
     )
     model = student.without_teacher()
-    summary: dict[str, Any] = {"weights": weights, "temperature": teacher.temperature, "training": outcome.summary()}
-    summary["log_loss_by_temperature"] = {str(each): loss for each, loss in tried.items()}
+    summary: dict[str, Any] = {
+        **outcome.summary(),
+        "weights": weights,
+        "temperature": teacher.temperature,
+        "log_loss_by_temperature": {str(each): loss for each, loss in tried.items()},
+    }
+    if params.posttrain.content != "own":
+        summary["content"] = params.posttrain.content
     if params.content_weight:
         found = score_with_content(model, data, vectors, params.content_weight, monitor=params.monitor, device=device)
         summary["content_weight"] = found

@@ -37,13 +37,13 @@ def histories_of_the_test(path: Path) -> pl.DataFrame:
     return pl.DataFrame({"user": users, "item": raw.gather(test["item"] - 1)})
 
 
-@pytest.mark.parametrize("name", ["id_encoder", "missrec_t_id", "fused"])
+@pytest.mark.parametrize("name", ["id_encoder", "missrec_t_id", "fused", "distilled"])
 def test_a_system_recommends_in_the_order_that_it_was_evaluated_in(after, monkeypatch, name):
     workspace = after("evaluate")
-    workspace.set_params(**TRAINED, fuse=SUM, monitor="filtered.ndcg@10")
+    workspace.set_params(**TRAINED, fuse=SUM, distill=2, monitor="filtered.ndcg@10")
     for system in TRAINED["baselines"]:
         workspace.run_baseline(system)
-    workspace.run("fuse")
+    workspace.run("fuse", "distill")
     wanted = histories_of_the_test(Path("histories.csv"))
     call(monkeypatch, "--histories", "histories.csv", "--system", name, "--top", "40", "--out", "out.csv")
     places = wanted.join(pl.read_csv("out.csv"), on=["user", "item"], how="left", maintain_order="left")
@@ -98,7 +98,15 @@ def test_what_was_not_trained_is_refused_with_the_mend(after, monkeypatch):
         call(monkeypatch, "--history", "v1", "--system", "fused")
 
 
+def test_a_distilled_model_that_is_not_there_is_refused_with_the_mend(after, monkeypatch):
+    workspace = after("evaluate")
+    for run in ((), ("fuse", "distill")):  # no file, and the empty one of distill=0
+        workspace.run(*run)
+        with pytest.raises(InputError, match=r"distilled.safetensors holds no model: run `dvc exp run -S 'fuse="):
+            call(monkeypatch, "--history", "v1", "--system", "distilled")
+
+
 @pytest.mark.parametrize("option", [["--explain"], ["--new-items", "folder"]])
 def test_what_only_sicsrec_has_is_refused_of_another_system(monkeypatch, option):
-    with pytest.raises(InputError, match=f"{option[0]}: only sicsrec has it: leave out --system pop"):
+    with pytest.raises(InputError, match=f"{option[0]}: only sicsrec and distilled have it: leave out --system pop"):
         call(monkeypatch, "--history", "v1", "--system", "pop", *option)

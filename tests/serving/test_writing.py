@@ -7,7 +7,7 @@ from stages.errors import InputError
 from stages.serving import writing
 from stages.serving.recommendations import Choice, recommend_items
 from stages.serving.requests import Requests
-from stages.serving.trained import ITEMS, MODEL
+from stages.serving.trained import ITEMS, SICSREC
 from stages.serving.writing import check_output, write_recommendations
 from tests.serving.test_recommendations import HISTORIES, requests
 
@@ -20,7 +20,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.setattr(writing, "ROWS_PER_PART", 6)  # two users
-    for path in (ITEMS, MODEL):
+    for path in (ITEMS, SICSREC.weights):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"read for the name of the parts' folder only")
 

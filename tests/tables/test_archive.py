@@ -138,6 +138,16 @@ def test_fused_runs_are_told_apart_by_the_systems_that_are_fused_and_others_are_
     assert found.system == "fused"
 
 
+def test_distilled_runs_are_told_apart_by_the_sum_and_by_its_weight(tmp_path):
+    for fuse in (["sicsrec", "sasrec"], ["sicsrec", "gru4rec"]):
+        for weight in (1, 4):
+            for system in ("distilled", "sicsrec"):
+                archive_run(finished(system=system, fuse=fuse, distill=weight), system, tmp_path)
+    runs = archived_runs(tmp_path)
+    assert sorted(run.system for run in runs) == [*["distilled"] * 4, "sicsrec"]
+    assert len([run for run in runs if run.matches({"distill": 4, "fuse": ["sasrec", "sicsrec"]})]) == 1
+
+
 @pytest.mark.parametrize("change", [{"alpha": 0.3}, {"without": ["mmsd"]}])
 def test_a_run_with_another_value_is_another_file(tmp_path, change):
     archive_run(finished(), "sicsrec", tmp_path)
