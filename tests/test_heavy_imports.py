@@ -29,6 +29,7 @@ IMPORTS = {  # stage: what importing its script imports of HEAVY; what it needs 
     "refit": {"polars"},
     "refit_baseline": {"polars"},
     "fuse": {"polars"},
+    "distill": {"polars"},
     "report": {"polars", "scipy"},  # scipy: significance tests
     "recommend": {"polars", "torch"},
 }

@@ -51,7 +51,7 @@ IMAGE_ENCODERS = {
     "resnet50": "resnet10t",
 }
 # the only stages that the lines of ONLY_SECOND_STEP may run
-SECOND_STEP = {"posttrain", "evaluate", "refit", "fuse", "report"}
+SECOND_STEP = {"posttrain", "evaluate", "refit", "fuse", "distill", "report"}
 ONLY_SECOND_STEP = ("table7", "table9", "fig3_alpha", "fig3_rank")
 ONCE = ("download", "split", "pretrain")  # stages that no line changes
 JOBS = "2"
