@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from stages.errors import run_stage
+from stages.errors import InputError, run_stage
 from stages.files import atomic, read_json, read_parquet, write_json, write_parquet
 from stages.params import Params, load_params
 
@@ -31,6 +31,17 @@ def write_empty() -> None:
     write_json(CURVES / "summary.json", {})  # DVC warns of empty folders
 
 
+def teachers(params: Params) -> dict[str, float]:
+    """The systems whose scores are taught, with the weights above 0 that `fuse` chose.
+
+    Raises InputError when metrics/fuse.json is of another list of systems.
+    """
+    weights = read_json(WEIGHTS).get("weights", {})
+    if weights.keys() != {*params.fuse}:
+        raise InputError(f"{WEIGHTS} has no weights of fuse=[{', '.join(params.fuse)}]: run `dvc repro fuse`")
+    return {name: weight for name, weight in weights.items() if weight > 0}
+
+
 def distill(params: Params) -> str:
     """Train the model, rank the test items, write model, ranks and metrics. → a line on it."""
     # imported here: a run without `distill` is two seconds shorter without torch
@@ -43,7 +54,7 @@ def distill(params: Params) -> str:
     from stages.training.ranking import rank_users
     from stages.training.smoothing import smoothing_inputs
 
-    weights = {name: weight for name, weight in read_json(WEIGHTS)["weights"].items() if weight > 0}
+    weights = teachers(params)
     inputs = [EMBEDDINGS, *smoothing_inputs(params.smoothing), ID_ENCODER, SICSREC, *map(model_path, weights)]
     data = TrainingData.read(SPLIT, TEST, *inputs)
     device = choose_device(params.device)

@@ -115,6 +115,18 @@ def test_without_distill_the_outputs_are_empty_and_the_table_has_no_such_row(aft
     assert "distilled" not in Path("metrics/table4.md").read_text()
 
 
+def test_weights_of_other_systems_are_refused(after):
+    workspace = after("posttrain")
+    distilled(workspace)
+    before = METRICS.read_bytes()
+    workspace.set_params(**TAUGHT | {"fuse": ["sicsrec", "id_encoder"]})
+    with pytest.raises(
+        InputError, match=r"fuse.json has no weights of fuse=\[sicsrec, id_encoder\]: run `dvc repro fuse`"
+    ):
+        workspace.run("distill")
+    assert METRICS.read_bytes() == before
+
+
 def test_a_frozen_content_side_is_refused(after):
     workspace = after("pretrain")
     workspace.set_params(frozen=["content_encoder"])

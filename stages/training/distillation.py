@@ -1,4 +1,4 @@
-"""SICSRec taught by the sum of scores of several systems, on histories that none of them was trained on (`distill`)."""
+"""SICSRec taught by the sum of scores of several systems, on histories shortened at random (`distill`)."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace

@@ -73,9 +73,9 @@ def load_for_fusion(name: str, device: torch.device) -> RankingModel:
 
 
 def load_system(name: str) -> Recommender:
-    """A trained system in evaluation mode: `sicsrec`, `distilled`, `id_encoder` or another one of Table 4."""
+    """A trained system in evaluation mode: `sicsrec`, `id_encoder` or another one of Table 4 that was trained."""
     path = model_path(name)
-    if name in ("sicsrec", "distilled"):
+    if name == "sicsrec":
         return load_model(path, Sicsrec, SicsrecConfig)
     if name == "id_encoder":
         return load_model(path, Sasrec, SasrecConfig)
