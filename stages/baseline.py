@@ -3,15 +3,15 @@
 import sys
 from pathlib import Path
 
-import polars as pl
 from safetensors.torch import save_file
 
 from stages.errors import InputError, run_stage
-from stages.files import atomic, read_parquet, write_json, write_parquet
+from stages.files import atomic, read_parquet, write_json
 from stages.models.systems import SYSTEMS, Scheme
 from stages.parallel.device import choose_device
 from stages.params import lacks_modality, load_params
 from stages.provenance import check_inputs
+from stages.rank_files import write_no_ranks, write_ranks
 from stages.training.baselines import EMBEDDINGS, train
 from stages.training.checkpoints import save_model
 from stages.training.next_item import TrainingData, training_in_words
@@ -34,8 +34,7 @@ def save_empty(name: str) -> None:
 def skip(name: str, why: str) -> None:
     """Write the outputs of a system that is not trained: no ranks, no model, and the reason."""
     (CURVES / name).mkdir(parents=True, exist_ok=True)
-    empty = pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64))
-    write_parquet(RANKS / f"{name}.parquet", empty, check_inputs(TEST))
+    write_no_ranks(RANKS / f"{name}.parquet", check_inputs(TEST))
     save_empty(name)
     write_json(RANKS / f"{name}.json", {"skipped": why})
 
@@ -56,14 +55,10 @@ def main() -> str:
 
     model, summary = train(name, params, data, CURVES / name, device)
     known = data.before_test(test)
-    ranks, ranks_filtered = rank_users(
+    kept, filtered = rank_users(
         model.eval(), known, test["item"].to_numpy(), max_length=params.sequence.max_length, device=device
     )
-    write_parquet(
-        RANKS / f"{name}.parquet",
-        pl.DataFrame({"user": test["user"], "rank": ranks, "rank_filtered": ranks_filtered}),
-        data.inputs,
-    )
+    write_ranks(RANKS / f"{name}.parquet", test["user"], kept, filtered, data.inputs)
     write_json(RANKS / f"{name}.json", summary)
     save_model(MODELS / f"{name}.safetensors", model, data.inputs)
     if SYSTEMS[name].scheme is Scheme.COUNTED:

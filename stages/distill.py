@@ -5,11 +5,10 @@ Without `distill` the outputs are empty.
 
 from pathlib import Path
 
-import polars as pl
-
 from stages.errors import InputError, run_stage
-from stages.files import atomic, read_json, read_parquet, write_json, write_parquet
+from stages.files import atomic, read_json, read_parquet, write_json
 from stages.params import Params, load_params
+from stages.rank_files import write_no_ranks, write_ranks
 
 SPLIT = Path("artifacts/split")
 TEST = SPLIT / "test.parquet"
@@ -26,7 +25,7 @@ def write_empty() -> None:
 
     with atomic(MODEL) as temporary:
         save_file({}, temporary)
-    write_parquet(RANKS, pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64)))
+    write_no_ranks(RANKS)
     write_json(METRICS, {})
     write_json(CURVES / "summary.json", {})  # DVC warns of empty folders
 
@@ -49,7 +48,7 @@ def distill(params: Params) -> str:
     from stages.training.checkpoints import save_model
     from stages.training.distillation import EMBEDDINGS, ID_ENCODER, SICSREC, train
     from stages.training.fusion import model_path
-    from stages.training.metrics import mean_metrics
+    from stages.training.metrics import mean_metrics_by_protocol
     from stages.training.next_item import TrainingData, training_in_words
     from stages.training.ranking import rank_users
     from stages.training.smoothing import smoothing_inputs
@@ -66,8 +65,8 @@ def distill(params: Params) -> str:
     kept, filtered = rank_users(
         model, data.before_test(test), test["item"].to_numpy(), max_length=params.sequence.max_length, device=device
     )
-    write_parquet(RANKS, pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered}), data.inputs)
-    write_json(METRICS, {**mean_metrics(kept), "filtered": mean_metrics(filtered), "training": summary})
+    write_ranks(RANKS, test["user"], kept, filtered, data.inputs)
+    write_json(METRICS, mean_metrics_by_protocol(kept, filtered) | {"training": summary})
     return training_in_words(summary, params.monitor)
 
 

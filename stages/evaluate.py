@@ -15,6 +15,7 @@ from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.parallel.device import choose_device
 from stages.params import load_params
 from stages.provenance import check_inputs
+from stages.rank_files import write_ranks
 from stages.tables.cases import SHOWN, different_cases
 from stages.training.checkpoints import load_model
 from stages.training.metrics import mean_metrics, per_user_metrics
@@ -77,11 +78,7 @@ def main() -> str:
             model, histories, test["item"].to_numpy(), max_length=model.config.max_length, device=device
         )
         kept, filtered = ranks[name]
-        write_parquet(
-            Path(f"artifacts/ranks/{name}.parquet"),
-            pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered}),
-            inputs,
-        )
+        write_ranks(Path(f"artifacts/ranks/{name}.parquet"), test["user"], kept, filtered, inputs)
     cases = find_cases(models, histories, test, {name: filtered for name, (_, filtered) in ranks.items()})
     write_parquet(CASES, cases, inputs)
     per_user = per_user_metrics(ranks["sicsrec"][0])

@@ -5,12 +5,11 @@ Without `fuse` the outputs are empty.
 
 from pathlib import Path
 
-import polars as pl
-
 from stages.errors import run_stage
-from stages.files import is_main_process, read_parquet, write_json, write_parquet
+from stages.files import is_main_process, read_parquet, write_json
 from stages.params import Params, load_params
 from stages.provenance import check_inputs
+from stages.rank_files import write_no_ranks, write_ranks
 
 SPLIT = Path("artifacts/split")
 TEST = SPLIT / "test.parquet"
@@ -28,7 +27,7 @@ def remove_unlisted(systems: tuple[str, ...]) -> None:
 
 def write_empty() -> None:
     """The outputs without `fuse`: no ranks, no metrics."""
-    write_parquet(RANKS, pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64)))
+    write_no_ranks(RANKS)
     write_json(METRICS, {})
 
 
@@ -37,7 +36,7 @@ def fuse(params: Params) -> str:
     # imported here: a run without `fuse` is two seconds shorter without torch
     from stages.parallel.device import choose_device
     from stages.training.fusion import choose_weights, fused_ranks, load_for_fusion, model_path, refuse_skipped
-    from stages.training.metrics import mean_metrics
+    from stages.training.metrics import mean_metrics_by_protocol
     from stages.training.next_item import TrainingData
 
     refuse_skipped(params.fuse)
@@ -49,12 +48,10 @@ def fuse(params: Params) -> str:
     test = read_parquet(TEST)
     known, targets = data.before_test(test), test["item"].to_numpy()
     ((kept, filtered),) = fused_ranks(models, [weights], known, targets, max_length=max_length, device=device)
-    frame = pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered})
-    write_parquet(RANKS, frame, check_inputs(TEST, *files))
+    write_ranks(RANKS, test["user"], kept, filtered, check_inputs(TEST, *files))
     alone = {name: tuple(float(name == other) for other in params.fuse) for name in params.fuse}
     metrics = {
-        **mean_metrics(kept),
-        "filtered": mean_metrics(filtered),
+        **mean_metrics_by_protocol(kept, filtered),
         "weights": dict(zip(params.fuse, weights, strict=True)),
         "validation": tried[weights],
         "validation_alone": {name: tried[its_weights] for name, its_weights in alone.items()},

@@ -6,11 +6,11 @@ Validation chose the epochs and the weight of content; nothing is chosen here. W
 from dataclasses import replace
 from pathlib import Path
 
-import polars as pl
-
 from stages.errors import run_stage
-from stages.files import read_parquet, write_json, write_parquet
+from stages.files import read_parquet, write_json
 from stages.params import Params, load_params
+from stages.provenance import REFIT
+from stages.rank_files import write_no_ranks, write_ranks
 
 SPLIT = Path("artifacts/split")
 TEST = SPLIT / "test.parquet"
@@ -24,8 +24,7 @@ SYSTEMS = ("id_encoder", "sicsrec")
 def write_empty() -> None:
     """The outputs without `refit`: no ranks, no metrics."""
     for name in SYSTEMS:
-        empty = pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64))
-        write_parquet(RANKS / f"{name}_refit.parquet", empty)
+        write_no_ranks(RANKS / f"{name}{REFIT}.parquet")
     write_json(METRICS, {})
     write_json(CURVES / "summary.json", {})  # DVC warns of empty folders
 
@@ -35,7 +34,7 @@ def refit(params: Params) -> str:
     # imported here: a run without `refit` is two seconds shorter without torch
     from stages.data.histories import Histories
     from stages.parallel.device import choose_device
-    from stages.training.metrics import mean_metrics
+    from stages.training.metrics import mean_metrics_by_protocol
     from stages.training.next_item import TrainingData
     from stages.training.ranking import rank_users
     from stages.training.refit import Settings, refit_id_encoder, refit_sicsrec
@@ -59,9 +58,8 @@ def refit(params: Params) -> str:
         kept, filtered = rank_users(
             model, before_test, test["item"].to_numpy(), max_length=settings.max_length, device=settings.device
         )
-        frame = pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered})
-        write_parquet(RANKS / f"{name}_refit.parquet", frame, data.inputs)
-        summary[name] = mean_metrics(kept) | {"filtered": mean_metrics(filtered), "epochs": epochs}
+        write_ranks(RANKS / f"{name}{REFIT}.parquet", test["user"], kept, filtered, data.inputs)
+        summary[name] = mean_metrics_by_protocol(kept, filtered) | {"epochs": epochs}
     write_json(METRICS, summary)
     return f"ID encoder {encoder_epochs} epochs, SICSRec {sicsrec_epochs} epochs, {test.height:,} users ranked"
 

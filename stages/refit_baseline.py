@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import polars as pl
-
 from stages.errors import run_stage
-from stages.files import read_json, read_parquet, write_parquet
+from stages.files import read_json, read_parquet
 from stages.params import Params, load_params
+from stages.provenance import REFIT
+from stages.rank_files import write_no_ranks, write_ranks
 
 SPLIT = Path("artifacts/split")
 RANKS = Path("artifacts/ranks")
@@ -21,8 +21,7 @@ RANKS = Path("artifacts/ranks")
 
 def write_empty(name: str) -> None:
     """The output where nothing is trained: no ranks."""
-    empty = pl.DataFrame(schema=dict.fromkeys(("user", "rank", "rank_filtered"), pl.Int64))
-    write_parquet(RANKS / f"{name}_refit.parquet", empty)
+    write_no_ranks(RANKS / f"{name}{REFIT}.parquet")
 
 
 def refit(name: str, epochs: int, params: Params) -> str:
@@ -48,8 +47,7 @@ def refit(name: str, epochs: int, params: Params) -> str:
         max_length=params.sequence.max_length,
         device=device,
     )
-    ranks = pl.DataFrame({"user": test["user"], "rank": kept, "rank_filtered": filtered})
-    write_parquet(RANKS / f"{name}_refit.parquet", ranks, data.inputs)
+    write_ranks(RANKS / f"{name}{REFIT}.parquet", test["user"], kept, filtered, data.inputs)
     return f"{epochs} epochs, {test.height:,} users ranked"
 
 

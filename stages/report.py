@@ -19,12 +19,13 @@ from stages.params import load_params
 from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import draw_cases
 from stages.pictures.placeholder import draw_or_placeholder
-from stages.provenance import check_inputs
+from stages.provenance import REFIT, check_inputs
+from stages.rank_files import PROTOCOLS
 from stages.tables.comparison import DISTILLED, FUSED, NAMES, as_markdown, as_text, compare_systems
 from stages.tables.curves import curves_of_models, read_curves
 from stages.tables.groups import metrics_by_groups
 from stages.tables.markdown import TESTED
-from stages.training.metrics import mean_metrics
+from stages.training.metrics import mean_metrics_by_protocol
 
 CURVES = Path("artifacts/curves")
 RANKS = Path("artifacts/ranks")
@@ -34,7 +35,6 @@ SHOWN = Path("artifacts/table4.txt")  # what is printed; not in git, so that the
 METRICS = Path("metrics")
 STAGES = ("sft", "pretrain", "posttrain")
 OURS = ("sicsrec", "id_encoder")
-PROTOCOLS = {"kept": "rank", "filtered": "rank_filtered"}  # viewed items kept or filtered out: the column of ranks
 
 Ranks = dict[str, dict[str, np.ndarray]]  # {protocol: {system: (users,)}}
 
@@ -75,15 +75,14 @@ def write_baselines(summaries: dict[str, dict[str, Any]], ranks: Ranks) -> None:
         folder.mkdir(parents=True)
         for name, summary in summaries.items():
             content = metrics_of(name, ranks) | {"training": summary}
-            if (again := f"{name}_refit") in ranks["kept"]:
+            if (again := f"{name}{REFIT}") in ranks["kept"]:
                 content["refit"] = metrics_of(again, ranks) | {"epochs": summary["best_epoch"]}
             write_json(folder / f"{name}.json", content)
 
 
 def metrics_of(system: str, ranks: Ranks) -> dict[str, Any]:
     """The system's metrics in both protocols."""
-    kept, filtered = (mean_metrics(ranks[protocol][system]) for protocol in PROTOCOLS)
-    return kept | {"filtered": filtered}
+    return mean_metrics_by_protocol(*(ranks[protocol][system] for protocol in PROTOCOLS))
 
 
 def write_groups(ranks: Ranks) -> None:
@@ -152,13 +151,13 @@ def draw_pictures(dataset: str, title: str) -> None:
 def main() -> str:
     params = load_params()
     listed = [*OURS, *params.baselines]
-    remove_unlisted([*listed, *(f"{name}_refit" for name in listed), FUSED, DISTILLED])
+    remove_unlisted([*listed, *(f"{name}{REFIT}" for name in listed), FUSED, DISTILLED])
     summaries = {name: read_json(RANKS / f"{name}.json") for name in params.baselines}
     skipped = {name: summary["skipped"] for name, summary in summaries.items() if "skipped" in summary}
     trained = {name: summary for name, summary in summaries.items() if name not in skipped}
     split = [SPLIT / f"{name}.parquet" for name in ("items", "train", "test")]
     systems = [*OURS, *trained, *([FUSED] if params.fuse else []), *([DISTILLED] if params.distill else [])]
-    refitted = [f"{name}_refit" for name, about in trained.items() if params.refit and "best_epoch" in about]
+    refitted = [f"{name}{REFIT}" for name, about in trained.items() if params.refit and "best_epoch" in about]
     check_inputs(*split, *(RANKS / f"{name}.parquet" for name in (*systems, *refitted)), CASES)
     ranks = read_ranks(systems)
     write_training(trained, with_distilled=bool(params.distill))

@@ -13,12 +13,13 @@ import polars as pl
 
 from stages.bench.workspace import write_params
 from stages.files import read_json
+from stages.rank_files import PROTOCOLS
 from stages.training.metrics import per_user_metrics
 from stages.training.statistics import interval
 
 SYSTEMS = ("sicsrec", "id_encoder")
 COMMITTED = Path("metrics/evaluate.json")
-METRIC, COLUMNS = "ndcg@10", {"kept": "rank", "filtered": "rank_filtered"}
+METRIC = "ndcg@10"
 
 
 def measure_sample(
@@ -70,7 +71,7 @@ def agreement(device: Path, cpu: Path, committed: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for system in SYSTEMS:
         left, right = (pl.read_parquet(clone / f"artifacts/ranks/{system}.parquet") for clone in (device, cpu))
-        for protocol, column in COLUMNS.items():
+        for protocol, column in PROTOCOLS.items():
             here, there = (per_user_metrics(frame[column].to_numpy())[METRIC] for frame in (left, right))
             low, high = interval(here - there, resamples=1000, seed=0)
             result[f"{system}_{protocol}"] = {

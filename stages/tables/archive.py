@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 
 from stages.files import atomic
+from stages.rank_files import PROTOCOLS
 from stages.tables.experiments import ADDED, FinishedRun, is_compared, matches
 
-RANKS = ("rank", "rank_filtered")  # of each user's test item, in the order of test.parquet
 COUNT = "training_count"  # of the test item, up to LARGEST: the last group of tables/groups.py begins there
 LARGEST = 100
 OF_SUMS = {"fused": ("fuse",), "distilled": ("fuse", "distill")}  # params that decide these alone
@@ -61,7 +61,7 @@ def archive_run(run: FinishedRun, system: str, folder: Path) -> None:
             older.path.unlink()
     with atomic(path) as temporary:
         counts = [pl.col(COUNT).clip(upper_bound=LARGEST)] if COUNT in ranks.columns else []
-        frame = ranks.select(pl.col(*RANKS).cast(pl.UInt32), *(count.cast(pl.UInt8) for count in counts))
+        frame = ranks.select(pl.col(*PROTOCOLS.values()).cast(pl.UInt32), *(count.cast(pl.UInt8) for count in counts))
         frame.write_parquet(temporary, compression="zstd", metadata={"run": json.dumps(about, sort_keys=True)})
 
 

@@ -7,9 +7,9 @@ import polars as pl
 
 from stages.errors import run_stage
 from stages.files import read_json, write_csv
+from stages.rank_files import PROTOCOLS
 from stages.tables.markdown import TESTED
 from stages.tables.registry import ALL_TABLES
-from stages.tables.summary import PROTOCOLS
 
 TABLE_FILES = Path("metrics/tables")
 FIGURES = Path("metrics/figures")  # a point for each row

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stages.errors import InputError
+from stages.rank_files import PROTOCOLS
 from stages.tables.archive import COUNT
 from stages.tables.experiments import FinishedRun, NotInCache
 from stages.tables.groups import metrics_by_count
@@ -19,8 +20,6 @@ from stages.tables.paper import paper_values
 from stages.tables.registry import Table
 from stages.training.metrics import per_user_metrics
 from stages.training.statistics import holm, interval, paired_p_value
-
-PROTOCOLS = {"kept": "rank", "filtered": "rank_filtered"}  # viewed items kept (the paper's) or filtered out: the column
 
 UserMetrics = dict[str, np.ndarray]  # {metric: (users,)}
 Groups = dict[str, dict[str, float]]  # {group: {users, metrics}}

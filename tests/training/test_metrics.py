@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from stages.training.metrics import mean_metrics, per_user_metrics
+from stages.training.metrics import mean_metrics, mean_metrics_by_protocol, per_user_metrics
 
 
 @pytest.mark.parametrize("k", [5, 10])
@@ -20,3 +20,8 @@ def test_metrics_of_hand_made_ranks():
     assert metrics["hit@10"].tolist() == [1, 1, 1, 1, 0]
     assert metrics["ndcg@5"].tolist() == pytest.approx([1, 1 / np.log2(6), 0, 0, 0])
     assert metrics["ndcg@10"].tolist() == pytest.approx([1, 1 / np.log2(6), 1 / np.log2(7), 1 / np.log2(11), 0])
+
+
+def test_the_metrics_of_both_protocols_stand_as_in_evaluate_json():
+    metrics = mean_metrics_by_protocol(np.array([3, 11]), np.array([1, 1]))
+    assert (metrics["hit@10"], metrics["filtered"]["hit@10"]) == (0.5, 1.0)
