@@ -29,10 +29,6 @@ SYSTEM_NAMES = IN_README | {
     "vqrec": "VQ-Rec T", "missrec_t": "MISSRec T", "missrec_t_id": "MISSRec T+ID", "missrec_tv_id": "MISSRec T+V+ID",
     "llmesr_t_id": "LLM-ESR T+ID", "llmesr_tv_id": "LLMESR++ T+V+ID",
 }  # fmt: skip
-NOTES = {
-    "table9": "The rows that fix a part of the content side were run before its position embedding was carried over "
-    "from the content-first step; they started from other positions than they were trained with."
-}
 PROTOCOLS = {"kept": "viewed items kept", "filtered": "filtered"}
 
 Table = dict[str, Any]  # as summary.py writes it
@@ -225,7 +221,6 @@ def page() -> str:
     ]
     for name, by_dataset in tables.items():
         lines += [f"## {ALL_TABLES[name].title}", "", *claims(by_dataset), ""]
-        lines += [NOTES[name], ""] if name in NOTES else []
         for dataset, table in by_dataset.items():
             lines += by_training_count(table)
             lines += [
