@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("where", nargs="*", metavar="KEY=VALUE", help="use only experiments with this value")
     parser.add_argument("--all-commits", action="store_true", help="also the experiments of other commits")
     parser.add_argument("--fresh", action="store_true", help=f"do not read the archive {ARCHIVE}/")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # options may stand between the conditions
     params, where = load_params(), parse_conditions(options.where)
     table = with_best_params(ALL_TABLES[options.name], where.get("dataset", params.dataset))
 

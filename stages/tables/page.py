@@ -98,11 +98,13 @@ def readme_filtered(filtered: dict[str, Table]) -> Iterator[str]:
     yield from table_lines(rows)
 
 
-def comparison(row: Table, reference: Table, protocol: str) -> str:
-    """`-1.1 % (p 0.96)`: the row's ndcg@10 against the reference's, bold when significant."""
-    ours, base = (part[protocol][TESTED]["mean"] for part in (row, reference))
+def comparison(row: Table, reference: Table | None, protocol: str) -> str:
+    """`-1.1 % (p 0.96)`: the row's ndcg@10 against the reference's, bold when significant; None: it was not run."""
     if row is reference:
         return "reference"
+    if reference is None:
+        return f"{row[protocol][TESTED]['mean']:.4f} (reference not run)"
+    ours, base = (part[protocol][TESTED]["mean"] for part in (row, reference))
     p_value = row[protocol].get("p")
     if p_value is None:  # no seed in common
         return f"{ours / base - 1:+.1%} (not tested)"
@@ -115,8 +117,8 @@ def comparison(row: Table, reference: Table, protocol: str) -> str:
     return f"**{text}**" if p_value < SIGNIFICANT else text
 
 
-def paper_comparison(row: Table, reference: Table) -> str:
-    ours, base = ((part["paper"] or {}).get(TESTED) for part in (row, reference))
+def paper_comparison(row: Table, reference: Table | None) -> str:
+    ours, base = (((part or {}).get("paper") or {}).get(TESTED) for part in (row, reference))
     return f"{ours / base - 1:+.1%}" if ours and base and row is not reference else ""
 
 
@@ -136,7 +138,7 @@ def claims(by_dataset: dict[str, Table]) -> Iterator[str]:
             if row not in table["rows"]:
                 line += ["", "", ""]
                 continue
-            found, reference = table["rows"][row], table["rows"][table["reference"]]
+            found, reference = table["rows"][row], table["rows"].get(table["reference"])
             line += [comparison(found, reference, protocol) for protocol in PROTOCOLS]
             line.append(paper_comparison(found, reference))
         cells.append(line)

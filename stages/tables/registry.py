@@ -203,7 +203,7 @@ TABLES = {
     "controls": Table(
         "The same without content, stopped by filtered.ndcg@10 (not in the paper)",
         _controls(),
-        SASREC,
+        DISTILLED_PREFIX + WITHOUT_CONTENT,
         ("hit@10", "ndcg@10"),
     ),
     "ablations_filtered": Table(

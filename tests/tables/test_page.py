@@ -113,3 +113,9 @@ def test_other_datasets_stand_after_those_of_ninerec_and_the_sample_is_called_ma
     head, _, row = page.claims(tables)
     assert head.count("Bili_Dance: kept | filtered | paper | MyShop: kept | filtered | paper | sample (made up): kept")
     assert row == "| 0.2 " + "| reference | reference |  " * 3 + "|"
+
+
+def test_without_the_reference_s_runs_a_row_shows_its_own_mean():
+    row = {"kept": {"ndcg@10": {"mean": 0.1}}, "paper": None}
+    assert page.comparison(row, None, "kept") == "0.1000 (reference not run)"
+    assert page.paper_comparison(row, None) == ""
