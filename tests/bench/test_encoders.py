@@ -15,8 +15,9 @@ def encoder():
 
 def test_the_plain_and_the_cached_loop_reach_the_same_loss_below_the_untrained_one(encoder):
     pairs = torch.randint(1, 31, (40, 2), generator=torch.Generator().manual_seed(0))
-    result = fine_tuning(encoder, TITLES, pairs, batch_size=10, tau=0.05, rates=(1e-3, 1e-3))
-    assert result["sft_cached_loss"] == pytest.approx(result["sft_plain_loss"], rel=1e-2)
+    rates = (3e-4, 3e-4)  # with 1e-3 forty steps of Adam turn rounding into 2 % of the loss
+    result = fine_tuning(encoder, TITLES, pairs, batch_size=10, tau=0.05, rates=rates)
+    assert result["sft_cached_loss"] == pytest.approx(result["sft_plain_loss"], rel=1e-3)
     untrained = fine_tuning(encoder, TITLES, pairs, batch_size=10, tau=0.05, rates=(0.0, 0.0))
     assert result["sft_cached_loss"] < untrained["sft_cached_loss"]
 
