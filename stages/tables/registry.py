@@ -180,7 +180,7 @@ TABLES = {
             *_with_refit(SASREC, "id_encoder", FILTERED | WITH_CONTENT),
             *(row for name, system in STRONGEST.items() for row in _with_refit(name, system, FILTERED)),
         ),
-        SCORED_BY_CONTENT,
+        SASREC + REFITTED,
         ("hit@10", "ndcg@10"),
     ),
     "filtered": Table(
