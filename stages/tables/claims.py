@@ -54,7 +54,7 @@ CLAIMS = (
           "filtered", THREE_WITH_CONTENT, SASREC),
     *(Claim(f"SICSRec distilled from the sum of {names} is ahead of SASRec, stopped in the same way",
             "filtered", DISTILLED_PREFIX + names, SASREC) for names in (WITHOUT_TRAINING_MORE, THREE_WITH_CONTENT)),
-    Claim("SICSRec distilled from that sum is ahead of SICSRec without content, distilled from four systems without",
+    Claim("SICSRec distilled from three systems with content is ahead of one without, distilled from four without",
           "controls", DISTILLED_PREFIX + THREE_WITH_CONTENT, DISTILLED_PREFIX + WITHOUT_CONTENT),
     Claim("SICSRec without content, distilled from four systems without content, is ahead of SASRec",
           "controls", DISTILLED_PREFIX + WITHOUT_CONTENT, SASREC),

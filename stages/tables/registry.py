@@ -201,7 +201,7 @@ TABLES = {
         ("hit@10", "ndcg@10"),
     ),
     "controls": Table(
-        "The same without content, stopped by filtered.ndcg@10 (not in the paper)",
+        "Sums and students with and without content, stopped by filtered.ndcg@10 (not in the paper)",
         _controls(),
         DISTILLED_PREFIX + WITHOUT_CONTENT,
         ("hit@10", "ndcg@10"),

@@ -2,7 +2,7 @@ import pytest
 
 from stages.errors import InputError
 from stages.files import write_json
-from stages.tables.__main__ import refuse_to_lose_runs
+from stages.tables.__main__ import main, refuse_to_lose_runs
 
 
 def table(**seeds: list[int]) -> dict[str, object]:
@@ -25,3 +25,9 @@ def test_a_table_may_be_made_again_or_get_more_rows_and_seeds(tmp_path):
     refuse_to_lose_runs(table(a=[1]), path)
     write_json(path, table(a=[1]))
     refuse_to_lose_runs(table(a=[1, 2], b=[1]), path)
+
+
+def test_conditions_may_follow_an_option(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tables", "table7", "--all-commits", "alpha"])
+    with pytest.raises(InputError, match="alpha: a condition is written KEY=VALUE"):
+        main()
