@@ -15,10 +15,15 @@ def build_index(path: Path, vectors: np.ndarray) -> None:
     index.save(str(path))
 
 
+def load_index(path: Path, dim: int, *, top: int) -> Index:
+    """An index that was written, which searches accurately enough for `top` items. dim: D of its vectors."""
+    index = Index(ndim=dim, metric="ip", dtype="f32", expansion_search=max(256, top))
+    index.load(str(path))
+    return index
+
+
 def recall(path: Path, vectors: np.ndarray, states: np.ndarray, *, top: int) -> float:
     """Share of the `top` items by exact scores that the index finds, mean over states (B, D)."""
-    index = Index(ndim=vectors.shape[1], metric="ip", dtype="f32", expansion_search=max(256, top))
-    index.load(str(path))
     exact = np.argpartition(-(states @ vectors.T), top - 1, axis=1)[:, :top] + 1
-    found = index.search(states, top).keys.reshape(len(states), -1)
+    found = load_index(path, vectors.shape[1], top=top).search(states, top).keys.reshape(len(states), -1)
     return float(np.mean([len(np.intersect1d(a, b)) / top for a, b in zip(exact, found, strict=True)]))

