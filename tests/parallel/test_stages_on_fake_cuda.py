@@ -10,8 +10,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from polars.testing import assert_frame_equal
 
 from stages.models.systems import SYSTEMS
+from stages.serving.recommendations import Choice, recommend_items
+from stages.serving.requests import all_users
+from stages.serving.trained import load_trained
 from stages.training.fit import Step
 from tests.encoders.test_image import saved as saved_image_encoder
 from tests.encoders.test_text import saved as saved_text_encoder
@@ -128,6 +132,19 @@ def test_sicsrec_is_taught_by_a_sum_of_scores(after, place):
     with place():
         workspace.run("distill")
     assert all_are_ranked("distilled")
+
+
+@pytest.mark.parametrize("keep_viewed", [True, False])
+def test_recommendations_on_the_gpu_equal_those_on_the_cpu(after, keep_viewed, monkeypatch):
+    after("evaluate")
+    choice = Choice(top=10, keep_viewed=keep_viewed)
+    expected = recommend_items(load_trained("cpu"), all_users(), choice)
+    with fake_cuda() as gpu:
+        monkeypatch.setattr("stages.serving.trained.choose_device", lambda device: gpu)
+        trained = load_trained("cuda")
+        assert trained.device == gpu
+        found = recommend_items(trained, all_users(), choice)
+    assert_frame_equal(found, expected, rel_tol=1e-4, abs_tol=1e-5)
 
 
 def model_and_batch(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
