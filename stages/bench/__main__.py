@@ -52,12 +52,16 @@ def compare_steps(params: Params) -> Result:
     pretrain = training.epoch_seconds(sasrec, params, data)
     rate = matmul.matmul_rate(rows=params.pretrain.batch_positions, dim=params.dim, columns=(params.dim, data.items))
     posttrain = training.epoch_seconds(sicsrec, params, data)
+    flops, posttrain_flops = (
+        matmul.epoch_flops(model, training.epoch_batches(params, data)) for model in (sasrec, sicsrec)
+    )
     return {
         "pretrain_seconds": pretrain,
         "posttrain_seconds": posttrain,
         "posttrain_vs_pretrain": posttrain / pretrain,
+        "posttrain_flops_vs_pretrain": posttrain_flops / flops,
         "matmul_gflops": rate / 1e9,
-        "matmul_share": matmul.epoch_flops(sasrec, training.epoch_batches(params, data)) / pretrain / rate,
+        "matmul_share": flops / pretrain / rate,
     }
 
 

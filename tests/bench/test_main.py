@@ -26,7 +26,7 @@ def test_a_part_is_measured_alone_and_other_results_remain_in_the_file(after, be
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
     bench("--only", "split")
     assert read_json(RESULT) == steps | {"split_seconds": read_json(RESULT)["split_seconds"]}
-    assert {"posttrain_vs_pretrain", "matmul_share", "dataset", "machine"} <= set(steps)
+    assert {"posttrain_vs_pretrain", "posttrain_flops_vs_pretrain", "matmul_share", "dataset", "machine"} <= set(steps)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == files  # artifacts/ is not changed
     assert "split_seconds" in capsys.readouterr().out
 
