@@ -107,12 +107,14 @@ JUDGES = {"Hunyuan": "*unyuan*", "Qwen": "qwen*", "DeepSeek": "deepseek*", "GLM"
 
 STRONGEST = {"UniSRec T+ID": "unisrec_t_id", "MISSRec T+ID": "missrec_t_id"}  # of the others, with titles alone
 FUSED = {"SASRec": "sasrec"} | STRONGEST
-WITHOUT_TRAINING_MORE = "SICSRec + SASRec + ItemKNN"  # all three are trained by a default run
 THREE_WITH_CONTENT = "SICSRec + UniSRec T+ID + MISSRec T+ID"
 FUSED_FILTERED = {
-    WITHOUT_TRAINING_MORE: [OURS, "id_encoder", "itemknn"],
+    "SICSRec + SASRec + ItemKNN": [OURS, "id_encoder", "itemknn"],  # all three are trained by a default run
     THREE_WITH_CONTENT: [OURS, "unisrec_t_id", "missrec_t_id"],
-}
+    "SICSRec + SASRec + UniSRec T+ID + MISSRec T+ID + ItemKNN + GRU4Rec": [
+        OURS, "id_encoder", "unisrec_t_id", "missrec_t_id", "itemknn", "gru4rec",
+    ],
+}  # fmt: skip
 DISTILLED_PREFIX = "SICSRec distilled from "
 REFITTED = ", refit"  # ends the name of the row of a system that was trained once more
 WITHOUT_CONTENT = "SICSRec ID + SASRec + GRU4Rec + ItemKNN"
