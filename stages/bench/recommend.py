@@ -2,8 +2,9 @@
 
 An untrained SICSRec with random content vectors recommends to synthetic users (weights do not change its speed), with
 all threads. Writes `metrics/bench_recommend.json`: users a second; the user tower's share of the time; the rest of the
-time as a multiple of that of the scores' matrix product and `torch.topk` alone. Also the recall of the index of
-`export`, and its users a second beside those of exact scores.
+time as a multiple of that of the scores' matrix product and `torch.topk` alone; the time of `torch.topk` as a multiple
+of that of the selection used here. Also the recall of the index of `export`, and its users a second beside those of
+exact scores.
 """
 
 import os
@@ -31,6 +32,8 @@ from stages.serving.index import INDEX, build_index, load_index, recall
 from stages.serving.recommendations import USERS_PER_BATCH, rank_items, run_batches
 from stages.serving.requests import Requests
 from stages.serving.trained import Trained
+from stages.training.ranking import SCORES_PER_BLOCK
+from stages.training.recommending import highest
 
 RESULT = Path("metrics/bench_recommend.json")
 TOP = 100
@@ -89,6 +92,14 @@ def measure_recommending(params: Params, size: Size) -> dict[str, float]:
 
     total = median_seconds(lambda: rank_items(trained, requests, top=TOP, keep_viewed=False))
     reading = run(read)
+    scores = states @ trained.matrix[: SCORES_PER_BLOCK // USERS_PER_BATCH].T  # of one block of items
+
+    def selection_seconds(select: Callable[[Tensor, int], object]) -> float:
+        def batch(users: np.ndarray, _: Tensor) -> None:
+            select(scores[: len(users)], TOP)
+
+        return run(batch)
+
     return {
         "users": len(requests.users),
         "items": size.items,
@@ -96,24 +107,24 @@ def measure_recommending(params: Params, size: Size) -> dict[str, float]:
         "users_per_second": len(requests.users) / total,
         "user_tower_share": reading / total,
         "rest_vs_product_and_topk": (total - reading) / run(score),
+        "topk_vs_selection": selection_seconds(torch.topk) / selection_seconds(highest),
     }
 
 
-def clustered_vectors(size: Size, seed: int) -> np.ndarray:
-    """Random unit vectors around CLUSTERS centres, as those of items of a kind are: (items, dim) float32.
+def clustered_vectors(count: int, dim: int, seed: int) -> np.ndarray:
+    """Random unit vectors around CLUSTERS centres, as those of items of a kind are: (count, dim) float32.
 
     The same seed and width give the same centres.
     """
     rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((CLUSTERS, size.dim))
-    vectors = centres[rng.integers(0, CLUSTERS, size.items)] + SPREAD * rng.standard_normal((size.items, size.dim))
+    centres = rng.standard_normal((CLUSTERS, dim))
+    vectors = centres[rng.integers(0, CLUSTERS, count)] + SPREAD * rng.standard_normal((count, dim))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def measure_index(size: Size, seed: int) -> dict[str, float]:
     """Seconds to build the index, its recall of the TOP best items, and searches a second beside exact scores."""
-    vectors = clustered_vectors(size, seed)
-    states = clustered_vectors(Size(size.users, size.users, size.dim), seed)
+    vectors, states = (clustered_vectors(count, size.dim, seed) for count in (size.items, size.users))
     items, asked = torch.from_numpy(vectors), torch.from_numpy(states)
     with TemporaryDirectory() as folder:
         path = Path(folder) / INDEX

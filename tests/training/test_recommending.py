@@ -4,7 +4,7 @@ import torch
 
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.training import recommending
-from stages.training.recommending import best_items, top_items
+from stages.training.recommending import best_items, highest, top_items
 
 CPU = torch.device("cpu")
 
@@ -61,3 +61,12 @@ def test_blocks_of_items_give_what_one_matrix_product_and_a_sort_give(top, monke
         np.testing.assert_allclose(scores, np.take_along_axis(naive, order, axis=1), rtol=1e-5, atol=1e-7)
         finite = torch.isfinite(scores)
         assert numbers[finite].tolist() == (order + 1)[finite].tolist()
+
+
+@pytest.mark.parametrize(("columns", "top"), [(50, 7), (50, 50), (500, 2)])  # the last by torch.topk
+def test_the_highest_scores_are_those_of_a_sort(columns, top):
+    scores = torch.randn(6, columns, generator=torch.Generator().manual_seed(1))
+    expected = scores.sort(dim=1, descending=True)
+    values, found = highest(scores, top)
+    torch.testing.assert_close(values, expected.values[:, :top], rtol=0, atol=0)
+    assert found.tolist() == expected.indices[:, :top].tolist()
