@@ -1,4 +1,4 @@
-"""Speed of recommending to many users: `python -m stages.bench.recommend`, two minutes on two cores.
+"""Speed of recommending to many users: `python -m stages.bench.recommend`, a minute on two cores.
 
 An untrained SICSRec with random content vectors recommends to synthetic users (weights do not change its speed), with
 all threads. Writes `metrics/bench_recommend.json`: users a second; the user tower's share of the time; the rest of the
@@ -32,8 +32,7 @@ from stages.serving.index import INDEX, build_index, load_index, recall
 from stages.serving.recommendations import USERS_PER_BATCH, rank_items, run_batches
 from stages.serving.requests import Requests
 from stages.serving.trained import Trained
-from stages.training.ranking import SCORES_PER_BLOCK
-from stages.training.recommending import highest
+from stages.training.recommending import SCORES_PER_CPU_BLOCK, highest
 
 RESULT = Path("metrics/bench_recommend.json")
 TOP = 100
@@ -52,7 +51,7 @@ class Size:
     dim: int
 
 
-SIZES = [Size(20_000, 2_000, 64), Size(10_000, 2_000, 256), Size(500, 1_000_000, 64)]
+SIZES = [Size(20_000, 2_000, 64), Size(10_000, 2_000, 256), Size(1_536, 1_000_000, 64)]
 INDEXED = Size(1_000, 50_000, 64)
 
 
@@ -92,7 +91,7 @@ def measure_recommending(params: Params, size: Size) -> dict[str, float]:
 
     total = median_seconds(lambda: rank_items(trained, requests, top=TOP, keep_viewed=False))
     reading = run(read)
-    scores = states @ trained.matrix[: SCORES_PER_BLOCK // USERS_PER_BATCH].T  # of one block of items
+    scores = states @ trained.matrix[: SCORES_PER_CPU_BLOCK // USERS_PER_BATCH].T  # of one block of items
 
     def selection_seconds(select: Callable[[Tensor, int], object]) -> float:
         def batch(users: np.ndarray, _: Tensor) -> None:

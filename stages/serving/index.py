@@ -9,9 +9,13 @@ INDEX = "items.usearch"
 
 
 def build_index(path: Path, vectors: np.ndarray) -> None:
-    """Write the index. vectors: (N, D) float32, compared by dot product; the key of a row is its item number."""
+    """Write the index. vectors: (N, D) float32, compared by dot product; the key of a row is its item number.
+
+    By one thread: several insert in another order each time, so that the same vectors give different files, of which
+    some find fewer of the best items.
+    """
     index = Index(ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=16, expansion_add=128)
-    index.add(np.arange(1, len(vectors) + 1), vectors)
+    index.add(np.arange(1, len(vectors) + 1), vectors, threads=1)
     index.save(str(path))
 
 

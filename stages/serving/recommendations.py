@@ -18,7 +18,7 @@ from stages.serving.trained import popular_items
 from stages.training.ranking import SCORES_PER_BLOCK, RankingModel, ScoringModel
 from stages.training.recommending import top_items
 
-USERS_PER_BATCH = 256
+USERS_PER_BATCH = 384  # fewer batches cost less of Python; larger ones leave the cache
 
 
 class RecommendingSystem(Protocol):

@@ -5,9 +5,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stages.training.ranking import SCORES_PER_BLOCK, RankingModel, scores_of
+from stages.training.ranking import SCORES_PER_BLOCK, RankingModel, ScoringModel, scores_of
 
 LARGEST_ROW_FOR_NUMPY = 200  # times `top`: of larger rows torch.topk selects as fast
+SCORES_PER_CPU_BLOCK = 2**21  # 8 MB: stays in the cache, and its memory is used again for the next block
+ITEMS_PER_GROUP = 16
 
 
 def highest(scores: Float[Tensor, "B N"], top: int) -> tuple[Float[Tensor, "B top"], Int[Tensor, "B top"]]:
@@ -24,6 +26,28 @@ def highest(scores: Float[Tensor, "B N"], top: int) -> tuple[Float[Tensor, "B to
     return values, columns.gather(1, order)
 
 
+def columns_above(scores: Float[Tensor, "B N"], lowest: Float[Tensor, "B 1"]) -> Int[Tensor, "B n"]:
+    """Columns of each row among which are all that score above `lowest`: far fewer than N where few do.
+
+    Columns are compared by the maximum of a group of ITEMS_PER_GROUP. Every row gets as many groups as the row that
+    needs most, and the columns that are left over by the groups.
+    """
+    groups = scores.shape[1] // ITEMS_PER_GROUP  # column c is in group c % groups: maxima over rows of memory are fast
+    highest_of_group = scores[:, : groups * ITEMS_PER_GROUP].unflatten(1, (ITEMS_PER_GROUP, groups)).amax(dim=1)
+    most = int((highest_of_group > lowest).sum(dim=1).max())
+    first = highest_of_group.topk(most, sorted=False).indices
+    of_groups = first[:, :, None] + groups * torch.arange(ITEMS_PER_GROUP, device=scores.device)
+    left_over = torch.arange(groups * ITEMS_PER_GROUP, scores.shape[1], device=scores.device)
+    return torch.cat([of_groups.flatten(1), left_over.expand(len(scores), -1)], dim=1)
+
+
+def items_per_block(model: RankingModel, states: int, items: int, device: torch.device) -> int:
+    """How many items are scored at once for so many states: all, if the model may need the scores of all at once."""
+    if isinstance(model, ScoringModel):
+        return items
+    return max(1, (SCORES_PER_CPU_BLOCK if device.type == "cpu" else SCORES_PER_BLOCK) // states)
+
+
 @torch.inference_mode()
 def top_items(
     model: RankingModel,
@@ -38,23 +62,26 @@ def top_items(
     matrix: of `item_matrix`, scored in blocks of items, so that memory does not grow with N. hidden: of `last_hidden`.
     left_out: rows of `hidden`, and the item to leave out of each, None: no item is. top: at most N.
     """
-    size = max(top, SCORES_PER_BLOCK // len(hidden))
-    best: tuple[Tensor, Tensor] | None = None
-    for start in range(0, matrix.shape[-2], size):
+    size = max(top, items_per_block(model, len(hidden), matrix.shape[-2], hidden.device))
+
+    def scores_from(start: int) -> Tensor:
+        """Scores of a block of items, of which the first is start + 1."""
         scores = scores_of(model, hidden, matrix[..., start : start + size, :])
         if left_out:
             rows, viewed = left_out[0], left_out[1] - 1 - start
             inside = (viewed >= 0) & (viewed < scores.shape[1])
             scores[rows[inside], viewed[inside]] = float("-inf")
-        values, columns = highest(scores, min(top, scores.shape[1]))
-        numbers = columns + start + 1
-        if best:
-            numbers, values = torch.cat([best[0], numbers], dim=1), torch.cat([best[1], values], dim=1)
-            values, order = values.topk(top)
-            numbers = numbers.gather(1, order)
-        best = numbers, values
-    assert best is not None  # a model has items
-    return best
+        return scores
+
+    values, columns = highest(scores_from(0), top)
+    numbers = columns + 1
+    for start in range(size, matrix.shape[-2], size):
+        scores = scores_from(start)
+        columns = columns_above(scores, values[:, -1:])
+        numbers = torch.cat([numbers, columns + start + 1], dim=1)
+        values, order = torch.cat([values, scores.gather(1, columns)], dim=1).topk(top)
+        numbers = numbers.gather(1, order)
+    return numbers, values
 
 
 @torch.inference_mode()

@@ -68,7 +68,7 @@ def test_a_sum_of_scores_scores_all_items_at_once(trained):
 def test_a_model_that_scores_all_items_at_once_gets_fewer_users_among_many_items(trained, monkeypatch):
     alone = recommend_items(trained, requests(**HISTORIES), Choice(top=3))
     monkeypatch.setattr("stages.serving.recommendations.SCORES_PER_BLOCK", len(trained.matrix))
-    monkeypatch.setattr("stages.training.recommending.SCORES_PER_BLOCK", len(trained.matrix))
+    monkeypatch.setattr("stages.training.recommending.SCORES_PER_CPU_BLOCK", len(trained.matrix))
     total = SumOfScores([trained.model], (1.0,))
     with torch.inference_mode():
         system = OtherSystem(total, total.item_matrix(), trained.items, trained.max_length, ())

@@ -4,7 +4,7 @@ import torch
 
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.training import recommending
-from stages.training.recommending import best_items, highest, top_items
+from stages.training.recommending import best_items, columns_above, highest, top_items
 
 CPU = torch.device("cpu")
 
@@ -49,14 +49,16 @@ def test_a_model_s_own_scores_are_used():
 
 
 @pytest.mark.parametrize("top", [1, 5, 12])
-def test_blocks_of_items_give_what_one_matrix_product_and_a_sort_give(top, monkeypatch):
+@pytest.mark.parametrize("group", [1, 2, 16])
+def test_blocks_of_items_give_what_one_matrix_product_and_a_sort_give(top, group, monkeypatch):
+    monkeypatch.setattr(recommending, "ITEMS_PER_GROUP", group)
     sasrec, hidden = model(), torch.randn(6, 8)
     rows, items = torch.tensor([0, 0, 3, 5, 5]), torch.tensor([12, 1, 7, 5, 6])
     naive = (hidden @ sasrec.item_matrix().T).detach().numpy()
     naive[rows, items - 1] = -np.inf
     order = np.argsort(-naive, axis=1)[:, :top]
     for size in (1, 4, 5, 12):
-        monkeypatch.setattr(recommending, "SCORES_PER_BLOCK", size * len(hidden))
+        monkeypatch.setattr(recommending, "SCORES_PER_CPU_BLOCK", size * len(hidden))
         numbers, scores = top_items(sasrec, sasrec.item_matrix(), hidden, (rows, items), top=top)
         np.testing.assert_allclose(scores, np.take_along_axis(naive, order, axis=1), rtol=1e-5, atol=1e-7)
         finite = torch.isfinite(scores)
@@ -70,3 +72,17 @@ def test_the_highest_scores_are_those_of_a_sort(columns, top):
     values, found = highest(scores, top)
     torch.testing.assert_close(values, expected.values[:, :top], rtol=0, atol=0)
     assert found.tolist() == expected.indices[:, :top].tolist()
+
+
+def test_columns_above_hold_every_score_above_the_lowest_and_few_others():
+    scores = torch.randn(6, 1000, generator=torch.Generator().manual_seed(1))
+    lowest = scores.sort(dim=1).values[:, -5:-4]  # four scores of each row are above it
+    columns = columns_above(scores, lowest)
+    for row, above in enumerate(scores > lowest):
+        assert set(above.nonzero().flatten().tolist()) <= set(columns[row].tolist())
+        assert len(set(columns[row].tolist())) == columns.shape[1]  # none twice
+    assert columns.shape[1] <= 4 * 16 + 1000 % 16
+
+
+def test_where_no_score_is_above_the_lowest_only_what_no_group_holds_is_left():
+    assert columns_above(torch.zeros(2, 35), torch.ones(2, 1)).tolist() == [[32, 33, 34]] * 2
