@@ -81,6 +81,7 @@ def main() -> None:
     result = summarise(
         table, runs, name=options.name, dataset=dataset, resamples=params.evaluate.bootstrap, seed=params.seed
     )
+    result["where"] = {"dataset": dataset} | where
 
     for row, group in used:
         for experiment in group:

@@ -1,11 +1,11 @@
-"""What holds of the paper's claims: one line each, in both protocols, for metrics/README.md."""
+"""What holds of the paper's claims, and further findings: one line each, in both protocols, for metrics/README.md."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stages.rank_files import PROTOCOLS
-from stages.tables.markdown import SIGNIFICANT, TESTED
+from stages.tables.markdown import SIGNIFICANT, TESTED, p_words
 from stages.tables.registry import (
     ABLATIONS,
     DISTILLED_PREFIX,
@@ -35,7 +35,7 @@ class Claim:
 
 
 PARTS = {name.removeprefix("without "): name for name in ABLATIONS if name.startswith("without ")}
-CLAIMS = (
+PAPER_CLAIMS = (
     Claim("SICSRec is ahead of its ID encoder, SASRec", "table4", OURS, "sasrec"),
     Claim("SICSRec is ahead of the best other system", "table4", OURS, BEST_OTHER),
     *(Claim(f"{part} helps", "table7", "SICSRec", name) for part, name in PARTS.items()),
@@ -45,6 +45,8 @@ CLAIMS = (
         for name in STRATEGIES
         if name != "fixed IDEnc"
     ),
+)
+FURTHER_CLAIMS = (
     Claim("SICSRec, scored by content too, is ahead of SASRec, both stopped by filtered.ndcg@10",
           "filtered", SCORED_BY_CONTENT, SASREC),
     Claim("the same, each tuned on validation by the same number of trials", "tuned", SCORED_BY_CONTENT, SASREC),
@@ -106,17 +108,19 @@ def in_words(found: Effect | None, *, name: str | None) -> str:
         return ""
     bounds = f" ({found.interval[0]:+.1%} to {found.interval[1]:+.1%})" if found.interval else ""
     over = f" over {name}" if name else ""
-    return f"{found.verdict()}: {found.gain:+.1%}{bounds}{over}, p {found.p_value:.3f}"
+    return f"{found.verdict()}: {found.gain:+.1%}{bounds}{over}, {p_words(found.p_value)}"
 
 
-def claim_cells(tables: dict[str, dict[str, Table]], datasets: list[str], names: dict[str, str]) -> Iterator[list[str]]:
+def claim_cells(
+    claims: Sequence[Claim], tables: dict[str, dict[str, Table]], datasets: list[str], names: dict[str, str]
+) -> Iterator[list[str]]:
     """The head and a row for each claim that was run: its effect in both protocols. names: of systems, in words.
 
     Datasets on which no claim was run have no column.
     """
     found = {
         (claim, dataset, protocol): effect(claim, tables[claim.table][dataset], protocol)
-        for claim in CLAIMS
+        for claim in claims
         for dataset in datasets
         for protocol in PROTOCOLS
         if dataset in tables.get(claim.table, {})
@@ -124,11 +128,11 @@ def claim_cells(tables: dict[str, dict[str, Table]], datasets: list[str], names:
     columns = [
         (dataset, protocol)
         for dataset in datasets
-        if any(found.get((claim, dataset, protocol)) for claim in CLAIMS for protocol in PROTOCOLS)
+        if any(found.get((claim, dataset, protocol)) for claim in claims for protocol in PROTOCOLS)
         for protocol in PROTOCOLS
     ]
     yield ["claim", *(f"{dataset}, {protocol}" for dataset, protocol in columns)]
-    for claim in CLAIMS:
+    for claim in claims:
         cells = []
         for column in columns:
             what = found.get((claim, *column))

@@ -5,6 +5,7 @@ fails when a page is not what the files give.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 from stages.errors import InputError, run_stage
 from stages.files import atomic, read_json
 from stages.tables.archive import ArchivedRun, archived_runs
-from stages.tables.claims import claim_cells
+from stages.tables.claims import FURTHER_CLAIMS, PAPER_CLAIMS, claim_cells
 from stages.tables.comparison import as_text
-from stages.tables.markdown import SIGNIFICANT, TESTED
+from stages.tables.markdown import SIGNIFICANT, TESTED, p_words
 from stages.tables.registry import ALL_TABLES, DISTILLED_PREFIX, SASREC, SCORED_BY_CONTENT, THREE_WITH_CONTENT
 
 METRICS = Path("metrics")
@@ -81,7 +82,7 @@ def readme_table(table4: dict[str, Table]) -> Iterator[str]:
 def readme_filtered(filtered: dict[str, Table]) -> Iterator[str]:
     """ndcg@10 with viewed items filtered, of systems that were stopped by it, where they have all of SASRec's seeds."""
     datasets = [name for name in DATASETS if name in filtered]
-    rows = [[f"filtered {TESTED}, all stopped by it", *datasets]]
+    rows = [[f"filtered {TESTED}, early stopping on it", *datasets]]
     names = SYSTEM_NAMES | {
         THREE_WITH_CONTENT: f"{THREE_WITH_CONTENT}, scores added (`fuse`)",
         DISTILLED_PREFIX + THREE_WITH_CONTENT: "**SICSRec, distilled from that sum (`distill`)**",
@@ -111,9 +112,9 @@ def comparison(row: Table, reference: Table | None, protocol: str) -> str:
     seeds = row.get("seeds", [])
     if seeds != reference.get("seeds", []):  # the interval is of the seeds in common, the means are not
         low, high = row[protocol]["difference"]
-        text = f"{low:+.1%} to {high:+.1%} (seed {', '.join(map(str, seeds))}, p {p_value:.3f})"
+        text = f"{low:+.1%} to {high:+.1%} (seed {', '.join(map(str, seeds))}, {p_words(p_value)})"
     else:
-        text = f"{ours / base - 1:+.1%} (p {p_value:.3f})"
+        text = f"{ours / base - 1:+.1%} ({p_words(p_value)})"
     return f"**{text}**" if p_value < SIGNIFICANT else text
 
 
@@ -185,16 +186,23 @@ def mean_and_deviation(value: dict[str, float | None]) -> str:
 
 
 def origins(tables: dict[str, dict[str, Table]], runs: list[ArchivedRun]) -> Iterator[str]:
-    """Where each table comes from: data, seeds, the commits whose code ran, and the command that makes it again."""
+    """Where each table comes from: data, seeds, the commits whose code ran, and the command that gathers it."""
     archived = {run.params["dataset"] for run in runs}
     cells = [["table", "data", "seeds", "code", "command"]]
     for name, by_dataset in tables.items():
         for dataset, table in by_dataset.items():
             seeds = sorted({seed for row in table["rows"].values() for seed in row["seeds"]})
             code = ", ".join(table.get("commits", [])) if dataset in archived else ""
-            command = f"`python -m stages.tables {name} dataset={dataset}`"
-            cells.append([name, dataset, ", ".join(map(str, seeds)), code, command])
+            command = f"`{gathering_command(name, table)}`"
+            cells.append([name, dataset, ", ".join(map(str, seeds)), code or "runs not archived", command])
     yield from table_lines(cells)
+
+
+def gathering_command(name: str, table: Table) -> str:
+    """The command line that made the table from experiments or archived runs."""
+    where = table.get("where", {"dataset": table["dataset"]})
+    values = {key: f"[{','.join(value)}]" if isinstance(value, list) else value for key, value in where.items()}
+    return shlex.join(["python", "-m", "stages.tables", name, *(f"{key}={value}" for key, value in values.items())])
 
 
 def page() -> str:
@@ -218,7 +226,13 @@ def page() -> str:
         "How far the first is ahead of the second in ndcg@10, with the 95 % interval over users where the ranks are",
         f"in `runs/`. *holds* and *reversed*: p below {SIGNIFICANT}; *not shown*: neither.",
         "",
-        *table_lines([*claim_cells(tables, datasets, SYSTEM_NAMES)]),
+        *table_lines([*claim_cells(PAPER_CLAIMS, tables, datasets, SYSTEM_NAMES)]),
+        "",
+        "## Findings beyond the paper",
+        "",
+        "The same of what [stages/README.md](../stages/README.md#beyond-the-paper) adds to the paper's method.",
+        "",
+        *table_lines([*claim_cells(FURTHER_CLAIMS, tables, datasets, SYSTEM_NAMES)]),
         "",
     ]
     for name, by_dataset in tables.items():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.tables.claims import BEST_OTHER, Claim, Effect, claim_cells, effect, in_words
+from stages.tables.claims import BEST_OTHER, PAPER_CLAIMS, Claim, Effect, claim_cells, effect, in_words
 from stages.tables.registry import TABLES
 from stages.tables.summary import Runs, summarise
 from stages.training.metrics import per_user_metrics
@@ -49,7 +49,7 @@ def test_the_best_other_system_is_one_of_the_paper_and_is_named():
     made = table("table4", sicsrec=BAD, sasrec=BAD + 3, gru4rec=BAD + 1, itemknn=GOOD)
     found = effect(Claim("", "table4", "sicsrec", BEST_OTHER), made, "kept")
     assert found.over == "gru4rec"
-    rows = list(claim_cells({"table4": {"Bili_Food": made}}, ["Bili_Food"], {"gru4rec": "GRU4Rec"}))
+    rows = list(claim_cells(PAPER_CLAIMS, {"table4": {"Bili_Food": made}}, ["Bili_Food"], {"gru4rec": "GRU4Rec"}))
     cells = next(row for row in rows if row[0] == "SICSRec is ahead of the best other system")
     assert " over GRU4Rec, p " in cells[1]
 
@@ -67,6 +67,11 @@ def test_an_effect_in_words_has_its_interval_and_p():
     assert in_words(Effect("sasrec", -0.1, None, 0.004), name="SASRec") == "reversed: -10.0% over SASRec, p 0.004"
 
 
+def test_a_p_value_that_rounds_to_the_threshold_is_not_shown_as_equal_to_it():
+    assert in_words(Effect("sasrec", 0.1, None, 0.04995), name=None) == "holds: +10.0%, p <0.050"
+    assert in_words(Effect("sasrec", 0.1, None, 0.0502), name=None) == "not shown: +10.0%, p 0.050"
+
+
 def test_rows_of_different_seeds_give_no_effect():
     given = {row.name: Runs() for row in TABLES["table4"].rows} | {"sicsrec": runs(GOOD), "sasrec": runs(BAD)}
     for protocol in given["sasrec"].metrics:
@@ -78,6 +83,6 @@ def test_rows_of_different_seeds_give_no_effect():
 
 def test_a_dataset_on_which_no_claim_was_run_has_no_column():
     made = {"Bili_Food": table("table4", sicsrec=GOOD, sasrec=BAD), "MyShop": table("table4", sicsrec=GOOD, pop=BAD)}
-    head, *rows = claim_cells({"table4": made}, list(made), {})
+    head, *rows = claim_cells(PAPER_CLAIMS, {"table4": made}, list(made), {})
     assert head == ["claim", "Bili_Food, kept", "Bili_Food, filtered"]
     assert {len(row) for row in rows} == {3}

@@ -1,12 +1,19 @@
 """The pages of results are what the files in metrics/ give."""
 
 import json
+import shlex
 import shutil
 
 import pytest
+from ruamel.yaml import YAML
 
 from stages.errors import InputError
 from stages.tables import page
+from stages.tables.__main__ import parse_conditions
+from stages.tables.archive import archived_runs
+from stages.tables.experiments import choose_runs, flatten
+from stages.tables.registry import ALL_TABLES
+from stages.tables.searched import with_best_params
 from tests.clone import ROOT
 
 
@@ -119,3 +126,28 @@ def test_without_the_reference_s_runs_a_row_shows_its_own_mean():
     row = {"kept": {"ndcg@10": {"mean": 0.1}}, "paper": None}
     assert page.comparison(row, None, "kept") == "0.1000 (reference not run)"
     assert page.paper_comparison(row, None) == ""
+
+
+def test_the_command_of_each_table_whose_runs_are_archived_finds_them_all(copy):
+    runs, params = archived_runs(copy / "metrics/runs"), flatten(YAML(typ="safe").load(ROOT / "params.yaml"))
+    with_runs = 0
+    for name, by_dataset in page.read_tables().items():
+        for dataset, table in by_dataset.items():
+            if "commits" not in table:
+                continue
+            rows = with_best_params(ALL_TABLES[name], dataset).rows
+            _, _, _, _, *conditions = shlex.split(page.gathering_command(name, table))
+            found = choose_runs(runs, rows, where=parse_conditions(conditions), params=params)
+            systems = {row.name: row.system for row in rows}
+            for row, values in table["rows"].items():
+                seeds = {run.params["seed"] for run in found[row] if run.system == systems[row]}
+                assert set(values["seeds"]) <= seeds, f"{name} {dataset} {row}"
+            with_runs += 1
+    assert with_runs > 10
+
+
+def test_a_table_is_gathered_by_the_conditions_that_it_was_made_with():
+    table = {"dataset": "MyShop", "where": {"dataset": "MyShop", "modalities": ["id", "text"], "alpha": 0.3}}
+    expected = "python -m stages.tables table7 dataset=MyShop 'modalities=[id,text]' alpha=0.3"
+    assert page.gathering_command("table7", table) == expected
+    assert page.gathering_command("table7", {"dataset": "MyShop"}) == "python -m stages.tables table7 dataset=MyShop"
