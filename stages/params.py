@@ -14,9 +14,13 @@ from ruamel.yaml.error import YAMLError
 from stages.errors import InputError
 from stages.models.systems import SYSTEMS
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
+LARGEST_SEED = 2**32 - 1  # that numpy and scikit-learn take
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Dropout = Annotated[Number, Field(ge=0, lt=1)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]  # an empty YAML value is None
 Moment = Annotated[str, BeforeValidator(lambda value: str(value).strip())]  # YAML reads numbers and dates
@@ -29,7 +33,14 @@ def _fraction_or_auto(value: object) -> object:
     return value
 
 
+def _all_or_count(value: object) -> object:
+    if value != "all" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError("should be all, or a whole number from 1")
+    return value
+
+
 FractionOrAuto = Annotated[float | Literal["auto"], BeforeValidator(_fraction_or_auto)]
+AllOrCount = Annotated[int | Literal["all"], BeforeValidator(_all_or_count)]
 
 MODALITIES = ("id", "text", "image")
 ABLATIONS = ("imse", "cmse", "mmsd", "concl", "lora", "l2norm")
@@ -122,7 +133,7 @@ class SequenceParams(Section):
 
 
 class LossParams(Section):
-    negatives: Literal["all"] | Count  # items that a batch's targets are scored against: all, or a sample of this size
+    negatives: AllOrCount  # items that a batch's targets are scored against: all, or a sample of this size
 
 
 class Schedule(Section):
@@ -167,17 +178,17 @@ class Params(Section):
     content_weight: FractionOrAuto  # of content vectors in the scores; auto: chosen on validation
     rank: Count  # LoRA rank, eq. 20
     tau: Positive  # temperature of eqs. 17 and 18, and of eqs. 2 and 3 unless `sft.tau` is set
-    smoothing: Annotated[float, Field(ge=0, lt=1)]  # share of a target's probability that goes to its nearest items
-    lam: Annotated[float, Field(ge=0)]  # weight of the regulariser, eq. 19
+    smoothing: Annotated[Number, Field(ge=0, lt=1)]  # share of a target's probability that goes to its nearest items
+    lam: NotNegative  # weight of the regulariser, eq. 19
     dim: Count  # width of the sequence models
-    seed: Annotated[int, Field(ge=0, strict=True)]
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)]
     without: tuple[Literal[ABLATIONS], ...]  # type: ignore[valid-type]  # Table 7
     frozen: tuple[Literal[FREEZABLE], ...]  # type: ignore[valid-type]  # Table 9
     baselines: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # rows of Table 4 beside SICSRec
     all_systems: tuple[Literal[tuple(SYSTEMS)], ...]  # type: ignore[valid-type]  # for -S 'baselines=${all_systems}'
     refit: bool  # whether the chosen models are trained once more, on training and validation items
     fuse: tuple[Literal[(*OURS, *SYSTEMS)], ...]  # type: ignore[valid-type]  # whose scores are added; () = none
-    distill: Annotated[float, Field(ge=0)]  # weight of the fused scores in one more training of SICSRec; 0 = none
+    distill: NotNegative  # weight of the fused scores in one more training of SICSRec; 0 = none
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
     monitor: Literal[MONITORS]  # type: ignore[valid-type]  # validation metric that stops training, picks weights
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
@@ -200,6 +211,14 @@ class Params(Section):
     def _heads_divide_the_width(self) -> "Params":
         if self.dim % self.sequence.heads:
             raise ValueError(f"dim={self.dim} is not a multiple of sequence.heads={self.sequence.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _lists_name_each_once(self) -> "Params":
+        for key in ("modalities", "without", "frozen", "baselines"):
+            names = getattr(self, key)
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"{key}={list(names)} names {twice[0]} twice")
         return self
 
     @model_validator(mode="after")

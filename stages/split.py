@@ -47,7 +47,9 @@ def main() -> str:
     targets = {"valid_users": split.valid.height, "test_users": split.test.height} if moments else {}
     facts = summarise(split)
     write_json(METRICS, facts | moments | targets)
-    return f"{facts['users']:,} users, {facts['items']:,} items, {facts['interactions']:,} interactions"
+    untitled = split.dropped["untitled_interactions"]
+    without = f"; without {untitled:,} interactions with items that have no title" if untitled else ""
+    return f"{facts['users']:,} users, {facts['items']:,} items, {facts['interactions']:,} interactions{without}"
 
 
 if __name__ == "__main__":

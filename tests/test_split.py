@@ -49,6 +49,16 @@ def test_items_are_numbered_from_one_and_counted_in_training_only() -> None:
     assert metrics["sparsity"] == 1 - metrics["interactions"] / (metrics["users"] * metrics["items"])
 
 
+def test_how_many_interactions_have_no_title_is_said() -> None:
+    download.main()
+    file = Path("artifacts/raw/sample_item.csv")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    item = lines[0].split(",")[0]
+    file.write_text("\n".join([f"{item},,", *lines[1:]]) + "\n", encoding="utf-8")
+    count = Path("artifacts/raw/sample_pair.csv").read_text().count(f"{item},")
+    assert split.main().endswith(f"; without {count} interactions with items that have no title")
+
+
 def test_the_same_raw_files_give_the_same_bytes() -> None:
     download.main()
     split.main()
