@@ -90,9 +90,10 @@ def _tell_apart(
     values = {name: pl.col(name).n_unique() for name in names}
     shared = {f"{name} known": pl.col(name).filter(pl.col(name).is_in(known)).n_unique() for name in names}
     first, second, first_known, second_known = rows.select(**values, **shared).collect(engine="streaming").row(0)
-    if first == first_known and second_known < second * FEW:
+    # few of its own values, and few beside the other's: ids of both kinds may be numbers from 1, and the file too short
+    if first == first_known and second_known < min(second, first_known) * FEW:
         return {"first": "item", "second": "user"}
-    if second == second_known and first_known < first * FEW:
+    if second == second_known and first_known < min(first, second_known) * FEW:
         return {"first": "user", "second": "item"}
     if first == first_known and second == second_known:
         raise InputError(
@@ -102,11 +103,11 @@ def _tell_apart(
     strangers = [_first_stranger(rows.select(name), items) for name in names]
     raise InputError(
         f"{table.name}: which column has the items is not certain (the items' file lacks {first - first_known:,} of "
-        f"{first:,} values of column {numbers[0]}, such as {strangers[0]!r}, and {second - second_known:,} of "
-        f"{second:,} of column {numbers[1]}, such as {strangers[1]!r}): use two files of one dataset, or {SETTLE}"
+        f"{first:,} values of column {numbers[0]}{strangers[0]}, and {second - second_known:,} of "
+        f"{second:,} of column {numbers[1]}{strangers[1]}): use two files of one dataset, or {SETTLE}"
     )
 
 
 def _first_stranger(ids: pl.LazyFrame, items: pl.DataFrame) -> str:
     strangers = ids.filter(~pl.first().is_in(items["raw_id"].implode())).first().collect(engine="streaming")
-    return str(strangers.item()) if strangers.height else ""
+    return f", such as {strangers.item()!r}" if strangers.height else ""

@@ -308,6 +308,18 @@ def test_a_column_that_lacks_one_item_is_not_taken_for_the_users(source: Path) -
     )  # item 100 has no title, all users look like items
 
 
+def test_an_items_file_without_most_items_does_not_make_users_of_the_items(source: Path) -> None:
+    (source / "Shop_item.csv").write_text("".join(f"{n},题{n},T{n}\n" for n in range(1, 401)))
+    rows = [(str(n % 300 + 1), str(n % 1000 + 1), START + n) for n in range(3000)]
+    (source / "Shop_pair.csv").write_text("".join(f"{u},{i},{t}\n" for u, i, t in rows))
+    assert (
+        "which column has the items is not certain (the items' file lacks 0 of 300 values of column 1, and 600 of 1,000"
+        " of column 2, such as '401'): use two files of one dataset, or set columns.item"
+    ) in failure(source)
+    (source / "Shop_pair.csv").write_text("".join(f"{i},{u},{t}\n" for u, i, t in rows))
+    assert "which column has the items is not certain (the items' file lacks 600 of 1,000 values" in failure(source)
+
+
 def test_without_a_header_and_an_items_file_columns_item_decides(source: Path) -> None:
     write_ninerec(source)
     (source / "Shop_item.csv").unlink()
