@@ -347,6 +347,87 @@ def test_numbers_tell_the_columns_of_wider_files_without_a_header(source: Path) 
     assert read(source, user="1", item="2", time="4")[0] == PAIRS
 
 
+@pytest.mark.parametrize("order", ["uit", "iut", "tui", "uti", "itu", "tiu"])
+def test_without_a_header_params_tell_any_order_of_three_columns(source: Path, order: str) -> None:
+    write_ninerec(source, [{"u": "user_id", "i": "item_id", "t": "timestamp"}[letter] for letter in order])
+    number = {role: str(order.index(role[0]) + 1) for role in ("user", "item", "time")}
+    assert read(source, **number)[0] == PAIRS
+    for role in number:
+        assert read(source, **{other: number[other] for other in number if other != role})[0] == PAIRS
+    assert read(source, time=number["time"])[0] == PAIRS  # the values tell user and item
+
+
+@pytest.mark.parametrize(("columns", "fault"), [
+    ({"item": "3"}, "without a header column 3 is the time, but columns.item=3: set columns.time"),
+    ({"user": "3"}, "without a header column 3 is the time, but columns.user=3: set columns.time"),
+    ({"user": "1", "item": "1"}, "user, item and time must be three columns, not 1, 1: mend `columns`"),
+    ({"user": "1", "time": "1"}, "user, item and time must be three columns, not 1, 1: mend `columns`"),
+])  # fmt: skip
+def test_params_that_contradict_the_place_of_the_time_or_each_other_are_refused(
+    source: Path, columns: dict[str, str], fault: str
+) -> None:
+    write_ninerec(source)
+    assert failure(source, **columns) == f"Shop_pair.csv: {fault}"
+
+
+@pytest.mark.parametrize(("line", "number"), [
+    ("{time},{user},{item}", "1"), ("{user},{time},{item}", "2"), ("{user},{date},{item}", "2"),
+    ("{date},{user},{long}", "1"),  # long numbers may be ids or times; dates are times
+])  # fmt: skip
+def test_a_time_that_is_not_in_its_place_is_refused(source: Path, line: str, number: str) -> None:
+    (source / "Shop_item.csv").write_text("".join(f"{n},题{n},T{n}\n" for n in range(1, 6)))
+    lines = [
+        line.format(user=user[1:], item=item[1:], long=f"90000000{item[1:]}", time=time, date=iso(time, "%Y-%m-%d"))
+        for user, item, time in PAIRS
+    ]
+    (source / "Shop_pair.csv").write_text("\n".join(lines))
+    assert failure(source) == (
+        f"Shop_pair.csv: column 3 has the time where there is no header, but the values of column {number} look more "
+        "like times: set columns.time"
+    )
+
+
+@pytest.mark.parametrize("time", [lambda place: place, lambda place: START + place])
+def test_long_numbers_as_ids_are_told_from_times_by_columns_time(source: Path, time: Callable[[int], int]) -> None:
+    (source / "Shop_item.csv").write_text("".join(f"v{n},题{n},T{n}\n" for n in range(1, 6)))
+    rows = [(f"70000000{n % 4}", f"v{n % 5 + 1}", time(n // 4)) for n in range(20)]
+    (source / "Shop_pair.csv").write_text("".join(f"{u},{i},{t}\n" for u, i, t in rows))
+    assert read(source, time="3")[0] == rows
+    if time(0):
+        assert read(source)[0] == rows  # both are long: the third is the time, as in NineRec's files
+    else:
+        assert "the values of column 1 look more like times: set columns.time" in failure(source)
+
+
+@pytest.mark.parametrize("ratings", [["1", "5", "3"], ["4.0", "0.5", "3.5"], ["10", "7", "8"]])
+@pytest.mark.parametrize("columns", [{}, {"user": "1", "item": "2"}])
+def test_ratings_are_not_taken_for_times(source: Path, ratings: list[str], columns: dict[str, str]) -> None:
+    write_ninerec(source)
+    rows = [(user, item, ratings[n % 3]) for n, (user, item, _) in enumerate(PAIRS)]
+    (source / "Shop_pair.csv").write_text("".join(f"{u},{i},{rating}\n" for u, i, rating in rows))
+    least, *_, most = sorted(ratings, key=float)
+    assert failure(source, **columns) == (
+        f"Shop_pair.csv: column 3 would be the time, but its values look like ratings ({float(least):g} to "
+        f"{float(most):g}, equal ones of one user): add a column of times, or set columns.time=3 if these are times"
+    )
+    assert [pair[:2] for pair in read(source, time="3")[0]] == [row[:2] for row in rows]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_order_numbers_in_a_user_s_history_serve_as_times(source: Path, first: int) -> None:
+    write_ninerec(source)
+    rows = [(user, item, first + n // 4) for n, (user, item, _) in enumerate(PAIRS)]
+    (source / "Shop_pair.csv").write_text("".join(f"{i},{u},{t}\n" for u, i, t in rows))
+    assert read(source)[0] == rows
+
+
+def test_movielens_ratings_without_times_are_refused(source: Path) -> None:
+    (source / "ratings.dat").write_text("".join(f"{u}::{i}::5\n" for u, i, _ in PAIRS))
+    assert "ratings.dat: which column is the time is not certain (its columns are user_id, item_id, rating)" in failure(
+        source
+    )
+
+
 def test_a_title_in_the_interactions_counts_only_by_params(source: Path) -> None:
     rows = frame().with_columns(title=pl.when(pl.int_range(pl.len()) > 6).then("item_id"))
     rows.write_csv(source / "Shop_pair.csv")
