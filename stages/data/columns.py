@@ -119,7 +119,8 @@ def interaction_columns(names: Sequence[str], wanted: Wanted, *, header: bool, f
         given = getattr(wanted, role)
         found[role] = given if given and given in names else find_column(role, names, known, file)
     _refuse_equal(found.values(), file)
-    return InteractionColumns(**found, title=wanted.title if wanted.title and wanted.title in names else "")
+    title = wanted.title if wanted.title and wanted.title in names else ""
+    return InteractionColumns(found["user"], found["item"], found["time"], title)
 
 
 def _columns_by_place(names: Sequence[str], wanted: Wanted, file: str) -> InteractionColumns:

@@ -332,6 +332,16 @@ def test_an_unreachable_server_names_address_and_network(tmp_path: Path, server:
     assert "check the address and the network" in failure(tmp_path, "http://127.0.0.1:1/a.zip")
 
 
+@pytest.mark.parametrize("address", ["http://[bad/x.zip", "http://host:port/x.zip", "http:///x.zip", "http://a..b/x"])
+def test_a_malformed_address_is_named(tmp_path: Path, address: str) -> None:
+    assert f"source: {address} is no address that can be asked" in failure(tmp_path, address)
+
+
+def test_an_address_with_blanks_and_foreign_letters_is_fetched(tmp_path: Path, server: Server) -> None:
+    fetch("X", server.url.replace("archive", "我的 archive"), "", tmp_path / "out")
+    check_x(tmp_path / "out")
+
+
 def test_the_official_archive_is_resumed_and_checked(tmp_path: Path, server: Server) -> None:
     server.cut = 800_000
     with pytest.raises(InputError, match="official archive did not arrive .*set `source` to it"):
