@@ -1,6 +1,7 @@
 import functools
 import hashlib
 import io
+import os
 import resource
 import tarfile
 import threading
@@ -90,6 +91,30 @@ def test_every_kind_of_source_gives_the_same_bytes(tmp_path: Path) -> None:
         fetch("X", source, "", tmp_path / f"out-{source}")
         check_x(tmp_path / f"out-{source}")
         assert contents(tmp_path / f"out-{source}") == contents(tmp_path / "out-loose")
+
+
+@pytest.mark.parametrize("folder", [".trash", "down/.ipynb_checkpoints", "__MACOSX/down", "down/X/._old"])
+def test_hidden_folders_of_any_source_are_left_out(tmp_path: Path, folder: str) -> None:
+    files = FILES | {f"{folder}/X_pair.csv": b"v3,u1,1\n", f"{folder}/X_cover/v1.jpg": b"old"}
+    (tmp_path / "a.tar.gz").write_bytes(tar_bytes(files))
+    (tmp_path / "a.zip").write_bytes(zip_bytes(files))
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        archive.extractall(tmp_path / "loose")
+    for source in ("loose", "a.tar.gz", "a.zip"):
+        fetch("X", source, "", tmp_path / f"out-{source}")
+        check_x(tmp_path / f"out-{source}")
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    name = os.fsdecode("数据.csv".encode("gbk"))
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose" / name).write_bytes(b"v1,u1,1\n")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "loose" / name, name)
+    for source in ("loose", "a.tar"):
+        assert failure(tmp_path, source) == (
+            f"source: the name of '\\udcca\\udcfd\\udcbe\\udcdd.csv' in {tmp_path / source} is not UTF-8: rename it"
+        )
 
 
 def test_a_source_without_covers_writes_no_cover_zip(tmp_path: Path) -> None:
