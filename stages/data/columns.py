@@ -27,6 +27,7 @@ TITLE = {
 }  # fmt: skip
 TITLE_ZH = {"titlezh", "titlecn", "zh", "chinesetitle", "titlechinese", "namezh", "namecn", "zhtitle", "cntitle"}
 TITLE_EN = {"titleen", "en", "englishtitle", "titleenglish", "nameen", "entitle"}
+TITLES = TITLE | TITLE_ZH | TITLE_EN
 OTHER_COLUMN = {
     "parentasin": {"asin"}
 }  # Amazon's parent_asin joins variants of a product; its item files have no other
@@ -85,8 +86,12 @@ def is_header(cells: Sequence[str], wanted: Wanted) -> bool:
         return True
     if any(plain(cell) in USER | ITEM and plain(cell).endswith(("id", "asin")) for cell in cells):
         return True
-    known = USER | ITEM | TIME | TITLE | TITLE_ZH | TITLE_EN
+    known = USER | ITEM | TIME | TITLES | ({"id"} if _has_title(cells) else set())
     return sum(plain(cell) in known for cell in cells) >= min(2, len(cells))
+
+
+def _has_title(cells: Sequence[str]) -> bool:
+    return any(plain(cell) in TITLES for cell in cells)
 
 
 def _is(name: str, given: str, known: set[str]) -> bool:
@@ -148,11 +153,28 @@ def refuse_unknown_header(first_row: Sequence[str], file: str) -> None:
 
     first_row: of a file in which `is_header` found no name that it knows.
     """
-    if not any(character.isdigit() for cell in first_row for character in cell):
+    if not _has_digit("".join(first_row)):
         raise InputError(
             f"{file}: no name of its header ({_listed(first_row)}) tells user, item or time: set columns.user, "
             "columns.item and columns.time to the names"
         )
+
+
+def refuse_item_header(first_row: Sequence[str], ids: Sequence[str], file: str) -> None:
+    """Raise InputError when the first row of items, in which `is_header` found too few names, looks like a header.
+
+    It does when a cell is a name of titles, or when it has no digit and all other ids have some. ids: of all rows.
+    """
+    digitless = not _has_digit("".join(first_row)) and len(ids) > 1 and all(map(_has_digit, ids[1:]))
+    if digitless or _has_title(first_row):
+        raise InputError(
+            f"{file}: its first row ({_listed(first_row)}) looks like a header, but no name in it tells the item: name "
+            "the columns item_id and title, or add such a header if the row is an item"
+        )
+
+
+def _has_digit(text: str) -> bool:
+    return any(character.isdigit() for character in text)
 
 
 def item_columns(names: Sequence[str], wanted: Wanted, *, like: str, file: str) -> ItemColumns:

@@ -14,6 +14,7 @@ from stages.data.columns import (
     interaction_columns,
     item_columns,
     looks_like,
+    refuse_item_header,
     refuse_unknown_header,
 )
 from stages.data.covers import match_covers, pack_covers
@@ -90,6 +91,12 @@ def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> li
     items = _read_items(opened.table(items_path), columns, wanted, spool) if items_path else None
     if wanted.item not in ("", columns.item) and not (items_path and wanted.item in opened.table(items_path).columns):
         raise InputError(f"columns.item={wanted.item}: {interactions.name} has no such column, nor has an items' file")
+    if wanted.title not in ("", columns.title) and not (
+        items_path and wanted.title in opened.table(items_path).columns
+    ):
+        raise InputError(
+            f"columns.title={wanted.title}: {interactions.name} has no such column, nor has an items' file"
+        )
     rows = scan_interactions(interactions, columns, items, spool / "interactions")
     items_file = items_path.as_posix() if items_path else ""
     new = unknown_items(rows, items, interactions=interactions.name, file=items_file)
@@ -103,7 +110,10 @@ def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> li
 
 def _read_items(table: Table, like: InteractionColumns, wanted: Wanted, spool: Path) -> pl.DataFrame:
     columns = item_columns(table.columns, wanted, like=like.item, file=table.name)
-    return load_items(table, columns, spool / "items")
+    items = load_items(table, columns, spool / "items")
+    if not table.header:
+        refuse_item_header(table.first_row, items["raw_id"].to_list(), table.name)
+    return items
 
 
 def collect_covers(opened: Opened, ids: list[str], spool: Path, target: Path) -> None:

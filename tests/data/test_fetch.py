@@ -253,6 +253,29 @@ def test_bad_items_are_named_with_file_and_row(source: Path, text: str, fault: s
     assert fault in failure(source)
 
 
+@pytest.mark.parametrize("header", ["id,title,price", "ID,Name,price", "item_id,title,price"])
+def test_a_header_with_plain_id_and_a_title_is_known(source: Path, header: str) -> None:
+    frame().write_csv(source / "Shop_pair.csv")
+    (source / "Shop_item.csv").write_text(f"{header}\n" + "".join(f"v{n},Title {n},{n}.99\n" for n in range(1, 6)))
+    assert read(source) == (PAIRS, {f"v{n}": (f"Title {n}", f"Title {n}") for n in range(1, 6)})
+
+
+@pytest.mark.parametrize("header", ["nr,title", "nr2,title", "nr,titel", "artikel,titel"])
+def test_an_unknown_header_is_not_taken_for_an_item(source: Path, header: str) -> None:
+    frame().write_csv(source / "Shop_pair.csv")
+    (source / "Shop_item.csv").write_text(f"{header}\n" + "".join(f"v{n},Title {n}\n" for n in range(1, 6)))
+    assert failure(source) == (
+        f"Shop_item.csv: its first row ({header.replace(',', ', ')}) looks like a header, but no name in it tells the "
+        "item: name the columns item_id and title, or add such a header if the row is an item"
+    )
+
+
+def test_ids_without_digits_need_no_header(source: Path) -> None:
+    (source / "Shop_pair.csv").write_text("".join(f"pot-{item},{user},{time}\n" for user, item, time in PAIRS))
+    (source / "Shop_item.csv").write_text("tea,Tea\nhat,Hat\n" + "".join(f"pot-{item},Pot\n" for item in TITLES))
+    assert list(read(source)[1]) == ["tea", "hat", *(f"pot-{item}" for item in TITLES)]
+
+
 def test_items_that_are_there_twice_with_equal_titles_count_once(source: Path) -> None:
     write_ninerec(source)
     text = (source / "Shop_item.csv").read_text()
@@ -338,6 +361,17 @@ def test_columns_of_any_name_are_told_by_params(source: Path) -> None:
     assert "columns.title=name: Shop_item.csv has no such column" in failure(
         source, user="kunde", item="artikel", time="zeit", title="name"
     )
+
+
+@pytest.mark.parametrize("items", ["", "".join(f"v{n},Title {n}\n" for n in range(1, 6))])
+def test_a_title_column_that_no_file_has_is_refused(source: Path, items: str) -> None:
+    frame().write_csv(source / "Shop_pair.csv")
+    if items:
+        (source / "Shop_item.csv").write_text(items)
+    assert failure(source, title="tilte") == (
+        "columns.title=tilte: Shop_pair.csv has no such column, nor has an items' file"
+    )
+    assert set(read(source, title="2")[1]) == set(TITLES) if items else "columns.title=2" in failure(source, title="2")
 
 
 def test_numbers_tell_the_columns_of_wider_files_without_a_header(source: Path) -> None:
