@@ -504,6 +504,51 @@ def test_the_only_candidates_are_taken_whatever_their_names(source: Path) -> Non
     assert read(source) == (PAIRS, TITLES)
 
 
+def test_any_word_before_item_is_no_other_dataset_unless_it_has_a_pair_file(source: Path) -> None:
+    items_frame().write_csv(source / "dim_item.csv")
+    frame().write_csv(source / "clicks.csv")
+    assert read(source) == (PAIRS, TITLES)
+    (source / "clicks.csv").rename(source / "user_item.csv")
+    assert read(source) == (PAIRS, TITLES)
+    (source / "dim_item.csv").unlink()
+    assert read(source)[0] == PAIRS
+    (source / "user_item.csv").rename(source / "Shop_pair.csv")
+    items_frame().write_csv(source / "Store_item.csv")
+    assert read(source)[1]["v1"] == ("", "")  # of another dataset, where the files have NineRec's names
+    (source / "Shop_pair.csv").rename(source / "Store_pair.csv")
+    assert "has no Shop_pair.csv (it holds Store): mend `dataset` or `source`" in failure(source)
+
+
+@pytest.mark.parametrize("name", ["movies", "my_movies"])
+def test_a_dataset_may_be_called_as_its_items_are(source: Path, name: str) -> None:
+    items_frame().write_csv(source / f"{name}.csv")
+    frame().write_csv(source / "ratings.csv")
+    assert read(source, name) == (PAIRS, TITLES)
+    (source / "ratings.csv").rename(source / f"{name}_ratings.csv")
+    assert read(source, name) == (PAIRS, TITLES)
+
+
+def test_amazon_s_books_are_the_reviews_and_not_the_items(source: Path) -> None:
+    frame().write_ndjson(source / "Books.jsonl")
+    assert read(source, "Books")[0] == PAIRS
+    items_frame().write_ndjson(source / "meta_Books.jsonl")
+    assert read(source, "Books") == (PAIRS, TITLES)
+
+
+@pytest.mark.parametrize(("name", "content", "fault"), [
+    ("one.csv", b"kunde,artikel,zeit\nu1,v1,5\n", "one.csv: no name of its header (kunde, artikel, zeit) tells user"),
+    ("one.csv", b"user,item,item,time\nu1,v1,v1,5\n", "one.csv: two columns have one name (user, item, item, time)"),
+    ("one.csv", b"", "one.csv is empty: get it anew"),
+    ("one.parquet", b"PAR1", "one.parquet is a damaged Parquet file"),
+])  # fmt: skip
+def test_why_a_table_is_no_table_of_interactions_is_told(source: Path, name: str, content: bytes, fault: str) -> None:
+    (source / name).write_bytes(content)
+    assert failure(source / name).startswith(fault)
+    assert failure(source).startswith(fault)
+    (source / "Shop_item.csv").write_text("v1,a,b\n")
+    assert f"has no Shop_pair.csv (nor another table of interactions; {fault}" in failure(source)
+
+
 def test_another_dataset_s_files_are_not_taken(source: Path) -> None:
     write_ninerec(source)
     assert "has no Store_pair.csv (it holds Shop): mend `dataset` or `source`" in failure(source, "Store")
