@@ -108,9 +108,10 @@ def _refuse_ratings(rows: pl.LazyFrame, number: str, file: str) -> None:
     Order numbers, which serve as times too, differ within a user.
     """
     value = pl.col("time").cast(pl.Float64, strict=False)
-    summary = rows.select(count=value.n_unique(), least=value.min(), most=value.max())
-    count, least, most = summary.collect(engine="streaming").row(0)
-    if most is None or count > MANY_RATINGS or least < 0 or most > TOP_RATING:  # None: dates
+    least, most = rows.select(least=value.min(), most=value.max()).collect(engine="streaming").row(0)
+    if most is None or least < 0 or most > TOP_RATING:  # None: dates
+        return
+    if rows.select(value.n_unique()).collect(engine="streaming").item() > MANY_RATINGS:
         return
     equal = rows.group_by("user", "time").agg(pl.col("item").n_unique()).filter(pl.col("item") > 1)
     if equal.first().collect(engine="streaming").height:

@@ -455,6 +455,13 @@ def test_order_numbers_in_a_user_s_history_serve_as_times(source: Path, first: i
     assert read(source)[0] == rows
 
 
+def test_times_scaled_to_one_may_be_equal(source: Path) -> None:
+    write_ninerec(source)
+    rows = [(f"u{n % 2}", f"v{n % 5 + 1}", n // 4 / 32) for n in range(100)]  # two of a user at each of 25 times
+    (source / "Shop_pair.csv").write_text("".join(f"{u},{i},{t}\n" for u, i, t in rows))
+    assert read(source)[0] == [(user, item, int(time * 10**6)) for user, item, time in rows]
+
+
 def test_movielens_ratings_without_times_are_refused(source: Path) -> None:
     (source / "ratings.dat").write_text("".join(f"{u}::{i}::5\n" for u, i, _ in PAIRS))
     assert "ratings.dat: which column is the time is not certain (its columns are user_id, item_id, rating)" in failure(
