@@ -54,15 +54,21 @@ def refuse_what_does_not_go_together(dataset: str, source: str) -> None:
 
 
 def fingerprint(source: str) -> str:
-    """The fingerprint of a source; '' for the built-in sample and NineRec's official archive, which never change."""
+    """The fingerprint of a source; '' for the built-in sample and NineRec's official archive, which never change.
+
+    Raises OSError when it cannot be reached; InputError when it is here but unreadable, or its address is malformed.
+    """
     if not source:
         return ""
     if source.startswith(("https://", "http://")):
         return url_fingerprint(source)
     place = ROOT / Path(source).expanduser()
-    if not place.exists():
-        raise FileNotFoundError("no folder or archive here")
-    return path_fingerprint(place)
+    try:
+        if place.exists():
+            return path_fingerprint(place)
+    except OSError as error:
+        raise InputError(f"source: {error.filename} cannot be read ({error.strerror}): mend it, run again") from error
+    raise FileNotFoundError("no folder or archive here")
 
 
 if __name__ == "__main__":

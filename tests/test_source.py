@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import threading
@@ -91,6 +92,31 @@ def test_a_source_that_cannot_be_reached_counts_as_unchanged_only_if_it_was_read
         run("other")
 
 
+def test_a_link_to_nothing_counts_by_its_target() -> None:  # DVC and git-annex leave them for files not fetched
+    folder = make_folder()
+    (folder / "big.csv").symlink_to("cache/1")
+    before = run("mine")
+    assert run("mine") == before
+    (folder / "log.csv").write_text("v1,u1,2\n")
+    edited = run("mine")
+    assert edited != before
+    (folder / "big.csv").unlink()
+    (folder / "big.csv").symlink_to("cache/2")
+    assert run("mine") != edited
+
+
+def test_a_source_that_is_here_but_cannot_be_read_does_not_count_as_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder()
+    run("mine")
+
+    def refuse(folder: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / "covers"))
+
+    monkeypatch.setattr(source, "path_fingerprint", refuse)
+    with pytest.raises(InputError, match="source: mine/covers cannot be read .Permission denied.: mend it, run"):
+        run("mine")
+
+
 @pytest.fixture
 def url() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
@@ -112,3 +138,20 @@ def test_a_changed_file_on_a_server_changes_its_fingerprint(url: str) -> None:
     assert run(f"{url}/a.zip") == after
     with pytest.raises(InputError, match="cannot be read"):
         run(f"{url}/b.zip")
+
+
+@pytest.mark.parametrize("name", ["my file.zip", "数据.zip", "100%.zip"])
+def test_blanks_and_foreign_letters_in_an_address_are_escaped(url: str, name: str) -> None:
+    Path(name).write_bytes(b"1")
+    before = run(f"{url}/{name}")
+    Path(name).write_bytes(b"12")
+    assert run(f"{url}/{name}") != before
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[bad/x.zip", "http://host:port/x.zip", "https:///x.zip", "http://a..b/x.zip"]
+)
+def test_a_malformed_address_is_named(address: str) -> None:
+    with pytest.raises(InputError, match="is no address that can be asked .*: mend the address") as caught:
+        run(address)
+    assert f"source: {address} " in str(caught.value)

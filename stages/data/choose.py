@@ -37,12 +37,19 @@ class Files:
 
 
 def choose_files(paths: Iterable[PurePosixPath], dataset: str) -> Files:
-    """Sort the files of a source by role. Files called OTHER_pair, OTHER_item or OTHER_cover are left out."""
+    """Sort the files of a source by role.
+
+    Files called OTHER_pair are left out; so are OTHER_item and OTHER_cover, if there is OTHER_pair or the dataset's
+    own pair or item file. Without these OTHER may be any word: user_item.csv, dim_item.csv.
+    """
+    others = {path: _other_dataset(path, dataset) for path in paths}
+    paired = {other for path, other in others.items() if _stem(path) == f"{other}_pair"}
+    has_own = any(_words(_stem(path)) in ([*_words(dataset), "pair"], [*_words(dataset), "item"]) for path in others)
     files = Files({"interactions": [[], []], "items": [[], []]}, [])
     images: dict[bool, list[PurePosixPath]] = {True: [], False: []}
     archives: dict[bool, list[PurePosixPath]] = {True: [], False: []}
-    for path in paths:
-        if other := _other_dataset(path, dataset):
+    for path, other in others.items():
+        if other and (has_own or other in paired):
             files.other_datasets.add(other)
         elif path.suffix.lower() in image_suffixes():
             images[any(_is_cover_name(part, dataset) for part in path.parts[:-1])].append(path)
@@ -51,11 +58,12 @@ def choose_files(paths: Iterable[PurePosixPath], dataset: str) -> Files:
             if _is_cover_name(stem, dataset) or stem.lower() in COVERS:
                 archives[_is_cover_name(stem, dataset)].append(path)
         elif table_suffix(path):
-            role, named = _role(path, dataset)
+            role, named = _role(path, dataset) if not other else ("", False)
             if role:
                 files.tables[role][0 if named else 1].append(path)
             else:
                 files.unknown.append(path)
+    _settle_bare_name(files, dataset)
     named = bool(images[True] or archives[True])
     files.covers, files.cover_archives = images[named], archives[named]
     return files
@@ -110,6 +118,19 @@ def _role(path: PurePosixPath, dataset: str) -> tuple[str, bool]:
         elif named and not words:
             role = "interactions"  # Amazon's reviews of a category
     return role or "", named
+
+
+def _settle_bare_name(files: Files, dataset: str) -> None:
+    """A file called as the dataset has its items, if that is a word for items and only another has the interactions.
+
+    So of movies.csv and ratings.csv, but not of Amazon's Books.jsonl and meta_Books.jsonl.
+    """
+    named, others = files.tables["interactions"]
+    bare = [path for path in named if _words(_stem(path)) == _words(dataset)]
+    has_others = len(named) > len(bare) or others
+    if has_others and not any(files.tables["items"]) and ITEMS & set(_words(dataset)):
+        files.tables["interactions"][0] = [path for path in named if path not in bare]
+        files.tables["items"][0] = bare
 
 
 def _other_dataset(path: PurePosixPath, dataset: str) -> str:

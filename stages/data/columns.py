@@ -1,7 +1,7 @@
 """Find the columns of user, item, time and title: by params, or by the names that datasets commonly use."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -27,6 +27,7 @@ TITLE = {
 }  # fmt: skip
 TITLE_ZH = {"titlezh", "titlecn", "zh", "chinesetitle", "titlechinese", "namezh", "namecn", "zhtitle", "cntitle"}
 TITLE_EN = {"titleen", "en", "englishtitle", "titleenglish", "nameen", "entitle"}
+TITLES = TITLE | TITLE_ZH | TITLE_EN
 OTHER_COLUMN = {
     "parentasin": {"asin"}
 }  # Amazon's parent_asin joins variants of a product; its item files have no other
@@ -61,6 +62,7 @@ class InteractionColumns:
     item: str
     time: str
     title: str  # '' unless set in params: in a file of reviews `title` is the review's
+    may_be_time: tuple[str, ...] = ()  # if only its place tells the time: the columns that params do not name
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,12 @@ def is_header(cells: Sequence[str], wanted: Wanted) -> bool:
         return True
     if any(plain(cell) in USER | ITEM and plain(cell).endswith(("id", "asin")) for cell in cells):
         return True
-    known = USER | ITEM | TIME | TITLE | TITLE_ZH | TITLE_EN
+    known = USER | ITEM | TIME | TITLES | ({"id"} if _has_title(cells) else set())
     return sum(plain(cell) in known for cell in cells) >= min(2, len(cells))
+
+
+def _has_title(cells: Sequence[str]) -> bool:
+    return any(plain(cell) in TITLES for cell in cells)
 
 
 def _is(name: str, given: str, known: set[str]) -> bool:
@@ -103,28 +109,43 @@ def looks_like(role: str, names: Sequence[str], wanted: Wanted) -> bool:
 def interaction_columns(names: Sequence[str], wanted: Wanted, *, header: bool, file: str) -> InteractionColumns:
     """Columns of the file of interactions.
 
-    Without a header, the third of three columns is the time, as in NineRec's files; user and item are then found by
-    their values, unless params name one of them. Raises InputError, naming the param to set, when it is not certain.
+    Without a header, the third of three columns is the time, as in NineRec's files, unless params name others; user
+    and item are then found by their values, unless params name one of them. Raises InputError, naming the param to set,
+    when it is not certain.
     """
     for role in ("user", "item", "time"):
         name = getattr(wanted, role)
         if name and name not in names and (role != "item" or not header):
             raise InputError(f"columns.{role}={name}: {file} has no such column, it has {_listed(names)}")
-    if not header and len(names) == 3:
-        time = wanted.time or names[2]
-        first, second = (name for name in names if name != time)
-        other = {first: second, second: first, "": ""}
-        user, item = wanted.user or other.get(wanted.item, ""), wanted.item or other.get(wanted.user, "")
-        return InteractionColumns(user, item, time, "")
+    if not header and tuple(names) == ("1", "2", "3"):
+        return _columns_by_place(names, wanted, file)
     found = {}
     for role, known in (("user", USER), ("item", ITEM), ("time", TIME)):
         given = getattr(wanted, role)
         found[role] = given if given and given in names else find_column(role, names, known, file)
-    if len(set(found.values())) != 3:
-        raise InputError(
-            f"{file}: user, item and time must be three columns, not {_listed(found.values())}: mend `columns`"
-        )
-    return InteractionColumns(**found, title=wanted.title if wanted.title and wanted.title in names else "")
+    _refuse_equal(found.values(), file)
+    title = wanted.title if wanted.title and wanted.title in names else ""
+    return InteractionColumns(found["user"], found["item"], found["time"], title)
+
+
+def _columns_by_place(names: Sequence[str], wanted: Wanted, file: str) -> InteractionColumns:
+    """Columns of three without a header: those that params name, the third as the time, or the one left over."""
+    given = [name for name in (wanted.user, wanted.item, wanted.time) if name]
+    _refuse_equal(given, file)
+    left = [name for name in names if name not in given]
+    time = wanted.time or left[-1]
+    if not wanted.time and len(given) == 1 and names[2] in given:
+        role = "user" if wanted.user else "item"
+        raise InputError(f"{file}: without a header column 3 is the time, but columns.{role}=3: set columns.time")
+    first, second = (name for name in names if name != time)
+    other = {first: second, second: first, "": ""}
+    user, item = wanted.user or other[wanted.item], wanted.item or other[wanted.user]
+    return InteractionColumns(user, item, time, "", () if wanted.time else tuple(left))
+
+
+def _refuse_equal(columns: Collection[str], file: str) -> None:
+    if len(set(columns)) < len(columns):
+        raise InputError(f"{file}: user, item and time must be three columns, not {_listed(columns)}: mend `columns`")
 
 
 def refuse_unknown_header(first_row: Sequence[str], file: str) -> None:
@@ -132,11 +153,28 @@ def refuse_unknown_header(first_row: Sequence[str], file: str) -> None:
 
     first_row: of a file in which `is_header` found no name that it knows.
     """
-    if not any(character.isdigit() for cell in first_row for character in cell):
+    if not _has_digit("".join(first_row)):
         raise InputError(
             f"{file}: no name of its header ({_listed(first_row)}) tells user, item or time: set columns.user, "
             "columns.item and columns.time to the names"
         )
+
+
+def refuse_item_header(first_row: Sequence[str], ids: Sequence[str], file: str) -> None:
+    """Raise InputError when the first row of items, in which `is_header` found too few names, looks like a header.
+
+    It does when a cell is a name of titles, or when it has no digit and all other ids have some. ids: of all rows.
+    """
+    digitless = not _has_digit("".join(first_row)) and len(ids) > 1 and all(map(_has_digit, ids[1:]))
+    if digitless or _has_title(first_row):
+        raise InputError(
+            f"{file}: its first row ({_listed(first_row)}) looks like a header, but no name in it tells the item: name "
+            "the columns item_id and title, or add such a header if the row is an item"
+        )
+
+
+def _has_digit(text: str) -> bool:
+    return any(character.isdigit() for character in text)
 
 
 def item_columns(names: Sequence[str], wanted: Wanted, *, like: str, file: str) -> ItemColumns:

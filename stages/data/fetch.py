@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,7 @@ from stages.data.columns import (
     interaction_columns,
     item_columns,
     looks_like,
+    refuse_item_header,
     refuse_unknown_header,
 )
 from stages.data.covers import match_covers, pack_covers
@@ -25,6 +27,7 @@ from stages.data.tables import Table, open_table
 from stages.errors import InputError
 
 NUMBER_OR_DATE = re.compile(r"\s*\d[\d.:/T+ -]*Z?\s*")
+NAMED = 3  # tables whose faults a message names
 
 
 @dataclass
@@ -77,19 +80,19 @@ def fetch(dataset: str, source: str, sha256: str, wanted: Wanted, folder: Path) 
 def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> list[str]:
     """Write interactions and items. → the ids of the items."""
     wanted, files = opened.wanted, opened.files
-    path = pick_one(files, "interactions", lambda path: opened.looks_like(path, "interactions"))
-    if path is None:
-        others = ", ".join(sorted(files.other_datasets))
-        has = f"it holds {others}" if others else "nor another table of interactions"
-        raise InputError(f"source: {opened.place} has no {dataset}_pair.csv ({has}): mend `dataset` or `source`")
+    path = _pick_interactions(opened, dataset)
     interactions = opened.table(path)
-    if not interactions.header:
-        refuse_unknown_header(interactions.first_row, interactions.name)
-    columns = interaction_columns(interactions.columns, wanted, header=interactions.header, file=interactions.name)
+    columns = _find_columns(interactions, wanted)
     items_path = pick_one(files, "items", lambda candidate: candidate != path and opened.looks_like(candidate, "items"))
     items = _read_items(opened.table(items_path), columns, wanted, spool) if items_path else None
     if wanted.item not in ("", columns.item) and not (items_path and wanted.item in opened.table(items_path).columns):
         raise InputError(f"columns.item={wanted.item}: {interactions.name} has no such column, nor has an items' file")
+    if wanted.title not in ("", columns.title) and not (
+        items_path and wanted.title in opened.table(items_path).columns
+    ):
+        raise InputError(
+            f"columns.title={wanted.title}: {interactions.name} has no such column, nor has an items' file"
+        )
     rows = scan_interactions(interactions, columns, items, spool / "interactions")
     items_file = items_path.as_posix() if items_path else ""
     new = unknown_items(rows, items, interactions=interactions.name, file=items_file)
@@ -101,9 +104,41 @@ def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> li
     return every["raw_id"].to_list()
 
 
+def _pick_interactions(opened: Opened, dataset: str) -> PurePosixPath:
+    files = opened.files
+    path = pick_one(files, "interactions", lambda path: opened.looks_like(path, "interactions"))
+    if path:
+        return path
+    if len(files.unknown) == 1 and not any(files.tables["items"]) and not files.other_datasets:
+        return files.unknown[0]  # reading it tells what is wrong with it
+    if files.other_datasets:
+        has = f"it holds {', '.join(sorted(files.other_datasets))}"
+    else:
+        has = "; ".join(["nor another table of interactions", *_faults(opened)])
+    raise InputError(f"source: {opened.place} has no {dataset}_pair.csv ({has}): mend `dataset` or `source`")
+
+
+def _faults(opened: Opened) -> Iterator[str]:
+    """Why the first few tables with names that we do not know are no interactions."""
+    for path in opened.files.unknown[:NAMED]:
+        try:
+            _find_columns(opened.table(path), opened.wanted)
+        except InputError as error:
+            yield str(error)
+
+
+def _find_columns(interactions: Table, wanted: Wanted) -> InteractionColumns:
+    if not interactions.header:
+        refuse_unknown_header(interactions.first_row, interactions.name)
+    return interaction_columns(interactions.columns, wanted, header=interactions.header, file=interactions.name)
+
+
 def _read_items(table: Table, like: InteractionColumns, wanted: Wanted, spool: Path) -> pl.DataFrame:
     columns = item_columns(table.columns, wanted, like=like.item, file=table.name)
-    return load_items(table, columns, spool / "items")
+    items = load_items(table, columns, spool / "items")
+    if not table.header:
+        refuse_item_header(table.first_row, items["raw_id"].to_list(), table.name)
+    return items
 
 
 def collect_covers(opened: Opened, ids: list[str], spool: Path, target: Path) -> None:

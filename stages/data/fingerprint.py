@@ -1,14 +1,18 @@
 """Fingerprints of files outside the project, from names, sizes and times or a server's headers, not from content.
 
-Only the standard library is imported: this runs in every `dvc repro`.
+Only the standard library is imported, but for a URL: this runs in every `dvc repro`.
 """
 
 import hashlib
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.errors import InputError
+
+if TYPE_CHECKING:
+    import requests
 
 HEADERS = ("ETag", "Last-Modified", "Content-Length")
 NO_HEAD = (403, 405, 501)  # answers of servers that support only GET
@@ -18,29 +22,46 @@ TIMEOUT = 5  # seconds
 def path_fingerprint(place: Path) -> str:
     """Hash of the names, sizes and modification times of a folder's files (hidden ones left out), or of one file.
 
+    Of a symbolic link to nothing (DVC and git-annex leave them for files that are not fetched) its target counts.
     Raises OSError when something cannot be read.
     """
     digest = hashlib.sha256()
     for name, path in sorted(_files(place)):
-        status = path.stat()
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        try:
+            status, target = path.stat(), ""
+        except OSError:
+            status, target = path.lstat(), str(path.readlink())
+        line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}{target}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 
 def url_fingerprint(url: str) -> str:
-    """Hash of what a server says of a file: ETag, date and size. Raises OSError when it cannot be asked."""
+    """Hash of what a server says of a file: ETag, date and size.
+
+    Raises OSError when it cannot be asked, InputError when the address is malformed.
+    """
     try:
-        headers = _headers(url, "HEAD")
-    except urllib.error.HTTPError as error:
-        if error.code not in NO_HEAD:
-            raise
-        headers = _headers(url, "GET")
-    return hashlib.sha256("\n".join(headers).encode()).hexdigest()[:16]
+        response = _ask("HEAD", url)
+        if response.status_code in NO_HEAD:
+            response = _ask("GET", url)
+        response.raise_for_status()
+    except ValueError as error:  # which requests' errors of a malformed address are, besides OSError
+        raise malformed(url, error) from error
+    return hashlib.sha256("\n".join(response.headers.get(name, "") for name in HEADERS).encode()).hexdigest()[:16]
 
 
-def _headers(url: str, method: str) -> list[str]:
-    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=TIMEOUT) as response:
-        return [response.headers.get(name, "") for name in HEADERS]
+def malformed(url: str, error: ValueError) -> InputError:
+    """The error of a URL that cannot be one."""
+    return InputError(f"source: {url} is no address that can be asked ({error}): mend the address")
+
+
+def _ask(method: str, url: str) -> "requests.Response":
+    import requests  # slow to import, and not needed for a folder
+
+    headers = {"Accept-Encoding": "identity"}  # or Content-Length is that of a compressed body
+    with requests.request(method, url, headers=headers, timeout=TIMEOUT, allow_redirects=True, stream=True) as response:
+        return response
 
 
 def _files(place: Path) -> Iterator[tuple[str, Path]]:

@@ -13,6 +13,10 @@ from stages.errors import InputError
 
 FEW = 0.5  # a column with a smaller share of its values in the items' file is not the item column
 SETTLE = "set columns.item"
+DATE = r"^\s*\d{4}[-/]\d{1,2}[-/]\d{1,2}"
+CLOCK = r"^\s*\d{9,}(\.\d+)?\s*$"  # seconds since 1970, or smaller units
+TOP_RATING = 10  # of all usual scales
+MANY_RATINGS = 21  # 0 to 10 by halves
 
 
 def scan_interactions(
@@ -30,9 +34,13 @@ def scan_interactions(
     ids = [id_as_text(rows, name, table.name).alias(name) for name in named if name != "title"]
     rows = rows.with_columns(ids)
     _refuse_empty(rows, table.name)
+    rivals = {name: number for name, number in named.items() if number in columns.may_be_time}
+    _refuse_better_time(rows, rivals, table.name)
     time = whole_numbers(rows, "time", table.name)
     if not columns.user:
         rows = rows.rename(_tell_apart(rows, table, columns, items))
+    if columns.may_be_time:
+        _refuse_ratings(rows, columns.time, table.name)
     title = [pl.col("title").cast(pl.String).fill_null("")] if columns.title else []
     return rows.select(*title, raw_user="user", raw_item="item", timestamp=time)
 
@@ -76,6 +84,43 @@ def _refuse_empty(rows: pl.LazyFrame, file: str) -> None:
         raise InputError(f"{file}, row {fault}: an id is empty")
 
 
+def _refuse_better_time(rows: pl.LazyFrame, rivals: dict[str, str], file: str) -> None:
+    """Raise InputError when the values of a rival look more like times than those of `time`, found by its place.
+
+    rivals: {name in the frame: number in the file}. Dates are surer than long numbers, which may also be ids.
+    """
+    if not rivals:
+        return
+    forms = [pl.col("time", *rivals).str.contains(form).all().name.suffix(form) for form in (DATE, CLOCK)]
+    fits = rows.select(forms).collect(engine="streaming").row(0, named=True)
+    sure = {name: 2 * fits[name + DATE] + fits[name + CLOCK] for name in ("time", *rivals)}
+    best = max(sure, key=lambda name: sure[name])  # the first of equals
+    if best != "time":
+        raise InputError(
+            f"{file}: column 3 has the time where there is no header, but the values of column {rivals[best]} look "
+            "more like times: set columns.time"
+        )
+
+
+def _refuse_ratings(rows: pl.LazyFrame, number: str, file: str) -> None:
+    """Raise InputError when `time`, found by its place, looks like ratings: few small values, equal ones of one user.
+
+    Order numbers, which serve as times too, differ within a user.
+    """
+    value = pl.col("time").cast(pl.Float64, strict=False)
+    least, most = rows.select(least=value.min(), most=value.max()).collect(engine="streaming").row(0)
+    if most is None or least < 0 or most > TOP_RATING:  # None: dates
+        return
+    if rows.select(value.n_unique()).collect(engine="streaming").item() > MANY_RATINGS:
+        return
+    equal = rows.group_by("user", "time").agg(pl.col("item").n_unique()).filter(pl.col("item") > 1)
+    if equal.first().collect(engine="streaming").height:
+        raise InputError(
+            f"{file}: column {number} would be the time, but its values look like ratings ({least:g} to {most:g}, "
+            f"equal ones of one user): add a column of times, or set columns.time={number} if these are times"
+        )
+
+
 def _tell_apart(
     rows: pl.LazyFrame, table: Table, columns: InteractionColumns, items: pl.DataFrame | None
 ) -> dict[str, str]:
@@ -90,9 +135,10 @@ def _tell_apart(
     values = {name: pl.col(name).n_unique() for name in names}
     shared = {f"{name} known": pl.col(name).filter(pl.col(name).is_in(known)).n_unique() for name in names}
     first, second, first_known, second_known = rows.select(**values, **shared).collect(engine="streaming").row(0)
-    if first == first_known and second_known < second * FEW:
+    # few of its own values, and few beside the other's: ids of both kinds may be numbers from 1, and the file too short
+    if first == first_known and second_known < min(second, first_known) * FEW:
         return {"first": "item", "second": "user"}
-    if second == second_known and first_known < first * FEW:
+    if second == second_known and first_known < min(first, second_known) * FEW:
         return {"first": "user", "second": "item"}
     if first == first_known and second == second_known:
         raise InputError(
@@ -102,11 +148,11 @@ def _tell_apart(
     strangers = [_first_stranger(rows.select(name), items) for name in names]
     raise InputError(
         f"{table.name}: which column has the items is not certain (the items' file lacks {first - first_known:,} of "
-        f"{first:,} values of column {numbers[0]}, such as {strangers[0]!r}, and {second - second_known:,} of "
-        f"{second:,} of column {numbers[1]}, such as {strangers[1]!r}): use two files of one dataset, or {SETTLE}"
+        f"{first:,} values of column {numbers[0]}{strangers[0]}, and {second - second_known:,} of "
+        f"{second:,} of column {numbers[1]}{strangers[1]}): use two files of one dataset, or {SETTLE}"
     )
 
 
 def _first_stranger(ids: pl.LazyFrame, items: pl.DataFrame) -> str:
     strangers = ids.filter(~pl.first().is_in(items["raw_id"].implode())).first().collect(engine="streaming")
-    return str(strangers.item()) if strangers.height else ""
+    return f", such as {strangers.item()!r}" if strangers.height else ""

@@ -74,8 +74,18 @@ def readable(source: str) -> Iterator[None]:
 
 
 def list_paths(place: Path) -> list[PurePosixPath]:
-    """The paths of all files of a folder or an archive (read to its end, so that damage is found), or of one table."""
-    return [entry.path for entry in tqdm(_entries(place), desc=f"list {place.name}", unit=" files", disable=None)]
+    """The paths of all files of a folder or an archive (read to its end, so that damage is found), or of one table.
+
+    Raises InputError for a name that is not UTF-8, as those of an archive made under Windows may be.
+    """
+    entries = tqdm(_entries(place), desc=f"list {place.name}", unit=" files", disable=None)
+    paths = [entry.path for entry in entries]
+    for path in paths:
+        try:
+            path.as_posix().encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"source: the name of {path.as_posix()!a} in {place} is not UTF-8: rename it") from error
+    return paths
 
 
 def extract(place: Path, paths: Collection[PurePosixPath], spool: Path) -> dict[PurePosixPath, Path]:
@@ -107,7 +117,7 @@ def _folder_entries(folder: Path) -> Iterator[Entry]:
     """The files of a folder; symbolic links are followed (DVC and shared disks use them), each folder is read once."""
     seen = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if _counts(PurePosixPath(name)))
         real = Path(root).resolve()
         if real in seen:
             folders.clear()
@@ -115,7 +125,7 @@ def _folder_entries(folder: Path) -> Iterator[Entry]:
         seen.add(real)
         for name in sorted(files):
             path = Path(root) / name
-            if _counts(name):
+            if _counts(PurePosixPath(name)):
                 yield Entry(PurePosixPath(path.relative_to(folder).as_posix()), partial(_open_file, path))
 
 
@@ -127,9 +137,9 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _counts(name: str) -> bool:
-    """Whether a file is not hidden; macOS adds a hidden ._NAME beside NAME."""
-    return not name.startswith(".")
+def _counts(path: PurePosixPath) -> bool:
+    """Whether neither a file nor a folder that it is in is hidden; macOS adds a hidden ._NAME and a __MACOSX."""
+    return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def _zip_entries(path: Path) -> Iterator[Entry]:
@@ -138,7 +148,7 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
             name = _safe_name(path, member.filename)
             if member.flag_bits & 1:
                 raise InputError(f"source: {path} is encrypted: unpack it, then set `source` to the folder")
-            if not member.is_dir() and not stat.S_ISLNK(member.external_attr >> 16) and _counts(name.name):
+            if not member.is_dir() and not stat.S_ISLNK(member.external_attr >> 16) and _counts(name):
                 yield Entry(name, partial(archive.open, member))
 
 
@@ -146,7 +156,7 @@ def _tar_entries(path: Path) -> Iterator[Entry]:
     with tarfile.open(path, "r:*") as archive:
         for member in archive:
             name = _safe_name(path, member.name)
-            if member.isreg() and _counts(name.name):
+            if member.isreg() and _counts(name):
                 yield Entry(name, partial(_open_member, archive, member))
         _check_end(archive)
 

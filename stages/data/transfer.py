@@ -11,7 +11,7 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
-from stages.data.fingerprint import url_fingerprint
+from stages.data.fingerprint import malformed, url_fingerprint
 from stages.errors import InputError
 from stages.files import cache_folder
 
@@ -45,9 +45,14 @@ def download_official(sha256: str, url: str = OFFICIAL, retries: int = 5) -> Pat
 def download_url(url: str, sha256: str) -> Path:
     """Download the archive at an http(s) URL, from where an earlier run stopped, or again if the server has another.
 
-    Raises InputError when the server cannot be reached or refuses, or the file is no archive with that checksum.
+    Raises InputError when the address is malformed, the server cannot be reached or refuses, or the file is no archive
+    with that checksum.
     """
-    name = re.sub(r"[^\w.-]", "_", Path(unquote(urlsplit(url).path)).name) or "archive"
+    try:
+        path = urlsplit(url).path
+    except ValueError as error:
+        raise malformed(url, error) from error
+    name = re.sub(r"[^\w.-]", "_", Path(unquote(path)).name) or "archive"
     target = cache_folder("downloads") / f"{_key(url)}-{name[-80:]}"
     with FileLock(f"{target}.lock"):
         fingerprint = _remove_outdated(target, url)

@@ -253,6 +253,29 @@ def test_bad_items_are_named_with_file_and_row(source: Path, text: str, fault: s
     assert fault in failure(source)
 
 
+@pytest.mark.parametrize("header", ["id,title,price", "ID,Name,price", "item_id,title,price"])
+def test_a_header_with_plain_id_and_a_title_is_known(source: Path, header: str) -> None:
+    frame().write_csv(source / "Shop_pair.csv")
+    (source / "Shop_item.csv").write_text(f"{header}\n" + "".join(f"v{n},Title {n},{n}.99\n" for n in range(1, 6)))
+    assert read(source) == (PAIRS, {f"v{n}": (f"Title {n}", f"Title {n}") for n in range(1, 6)})
+
+
+@pytest.mark.parametrize("header", ["nr,title", "nr2,title", "nr,titel", "artikel,titel"])
+def test_an_unknown_header_is_not_taken_for_an_item(source: Path, header: str) -> None:
+    frame().write_csv(source / "Shop_pair.csv")
+    (source / "Shop_item.csv").write_text(f"{header}\n" + "".join(f"v{n},Title {n}\n" for n in range(1, 6)))
+    assert failure(source) == (
+        f"Shop_item.csv: its first row ({header.replace(',', ', ')}) looks like a header, but no name in it tells the "
+        "item: name the columns item_id and title, or add such a header if the row is an item"
+    )
+
+
+def test_ids_without_digits_need_no_header(source: Path) -> None:
+    (source / "Shop_pair.csv").write_text("".join(f"pot-{item},{user},{time}\n" for user, item, time in PAIRS))
+    (source / "Shop_item.csv").write_text("tea,Tea\nhat,Hat\n" + "".join(f"pot-{item},Pot\n" for item in TITLES))
+    assert list(read(source)[1]) == ["tea", "hat", *(f"pot-{item}" for item in TITLES)]
+
+
 def test_items_that_are_there_twice_with_equal_titles_count_once(source: Path) -> None:
     write_ninerec(source)
     text = (source / "Shop_item.csv").read_text()
@@ -308,6 +331,18 @@ def test_a_column_that_lacks_one_item_is_not_taken_for_the_users(source: Path) -
     )  # item 100 has no title, all users look like items
 
 
+def test_an_items_file_without_most_items_does_not_make_users_of_the_items(source: Path) -> None:
+    (source / "Shop_item.csv").write_text("".join(f"{n},题{n},T{n}\n" for n in range(1, 401)))
+    rows = [(str(n % 300 + 1), str(n % 1000 + 1), START + n) for n in range(3000)]
+    (source / "Shop_pair.csv").write_text("".join(f"{u},{i},{t}\n" for u, i, t in rows))
+    assert (
+        "which column has the items is not certain (the items' file lacks 0 of 300 values of column 1, and 600 of 1,000"
+        " of column 2, such as '401'): use two files of one dataset, or set columns.item"
+    ) in failure(source)
+    (source / "Shop_pair.csv").write_text("".join(f"{i},{u},{t}\n" for u, i, t in rows))
+    assert "which column has the items is not certain (the items' file lacks 600 of 1,000 values" in failure(source)
+
+
 def test_without_a_header_and_an_items_file_columns_item_decides(source: Path) -> None:
     write_ninerec(source)
     (source / "Shop_item.csv").unlink()
@@ -328,11 +363,110 @@ def test_columns_of_any_name_are_told_by_params(source: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("items", ["", "".join(f"v{n},Title {n}\n" for n in range(1, 6))])
+def test_a_title_column_that_no_file_has_is_refused(source: Path, items: str) -> None:
+    frame().write_csv(source / "Shop_pair.csv")
+    if items:
+        (source / "Shop_item.csv").write_text(items)
+    assert failure(source, title="tilte") == (
+        "columns.title=tilte: Shop_pair.csv has no such column, nor has an items' file"
+    )
+    assert set(read(source, title="2")[1]) == set(TITLES) if items else "columns.title=2" in failure(source, title="2")
+
+
 def test_numbers_tell_the_columns_of_wider_files_without_a_header(source: Path) -> None:
     write_ninerec(source)
     (source / "Shop_pair.csv").write_text("".join(f"{u},{i},5,{t}\n" for u, i, t in PAIRS))
     assert "set columns.user" in failure(source)
     assert read(source, user="1", item="2", time="4")[0] == PAIRS
+
+
+@pytest.mark.parametrize("order", ["uit", "iut", "tui", "uti", "itu", "tiu"])
+def test_without_a_header_params_tell_any_order_of_three_columns(source: Path, order: str) -> None:
+    write_ninerec(source, [{"u": "user_id", "i": "item_id", "t": "timestamp"}[letter] for letter in order])
+    number = {role: str(order.index(role[0]) + 1) for role in ("user", "item", "time")}
+    assert read(source, **number)[0] == PAIRS
+    for role in number:
+        assert read(source, **{other: number[other] for other in number if other != role})[0] == PAIRS
+    assert read(source, time=number["time"])[0] == PAIRS  # the values tell user and item
+
+
+@pytest.mark.parametrize(("columns", "fault"), [
+    ({"item": "3"}, "without a header column 3 is the time, but columns.item=3: set columns.time"),
+    ({"user": "3"}, "without a header column 3 is the time, but columns.user=3: set columns.time"),
+    ({"user": "1", "item": "1"}, "user, item and time must be three columns, not 1, 1: mend `columns`"),
+    ({"user": "1", "time": "1"}, "user, item and time must be three columns, not 1, 1: mend `columns`"),
+])  # fmt: skip
+def test_params_that_contradict_the_place_of_the_time_or_each_other_are_refused(
+    source: Path, columns: dict[str, str], fault: str
+) -> None:
+    write_ninerec(source)
+    assert failure(source, **columns) == f"Shop_pair.csv: {fault}"
+
+
+@pytest.mark.parametrize(("line", "number"), [
+    ("{time},{user},{item}", "1"), ("{user},{time},{item}", "2"), ("{user},{date},{item}", "2"),
+    ("{date},{user},{long}", "1"),  # long numbers may be ids or times; dates are times
+])  # fmt: skip
+def test_a_time_that_is_not_in_its_place_is_refused(source: Path, line: str, number: str) -> None:
+    (source / "Shop_item.csv").write_text("".join(f"{n},题{n},T{n}\n" for n in range(1, 6)))
+    lines = [
+        line.format(user=user[1:], item=item[1:], long=f"90000000{item[1:]}", time=time, date=iso(time, "%Y-%m-%d"))
+        for user, item, time in PAIRS
+    ]
+    (source / "Shop_pair.csv").write_text("\n".join(lines))
+    assert failure(source) == (
+        f"Shop_pair.csv: column 3 has the time where there is no header, but the values of column {number} look more "
+        "like times: set columns.time"
+    )
+
+
+@pytest.mark.parametrize("time", [lambda place: place, lambda place: START + place])
+def test_long_numbers_as_ids_are_told_from_times_by_columns_time(source: Path, time: Callable[[int], int]) -> None:
+    (source / "Shop_item.csv").write_text("".join(f"v{n},题{n},T{n}\n" for n in range(1, 6)))
+    rows = [(f"70000000{n % 4}", f"v{n % 5 + 1}", time(n // 4)) for n in range(20)]
+    (source / "Shop_pair.csv").write_text("".join(f"{u},{i},{t}\n" for u, i, t in rows))
+    assert read(source, time="3")[0] == rows
+    if time(0):
+        assert read(source)[0] == rows  # both are long: the third is the time, as in NineRec's files
+    else:
+        assert "the values of column 1 look more like times: set columns.time" in failure(source)
+
+
+@pytest.mark.parametrize("ratings", [["1", "5", "3"], ["4.0", "0.5", "3.5"], ["10", "7", "8"]])
+@pytest.mark.parametrize("columns", [{}, {"user": "1", "item": "2"}])
+def test_ratings_are_not_taken_for_times(source: Path, ratings: list[str], columns: dict[str, str]) -> None:
+    write_ninerec(source)
+    rows = [(user, item, ratings[n % 3]) for n, (user, item, _) in enumerate(PAIRS)]
+    (source / "Shop_pair.csv").write_text("".join(f"{u},{i},{rating}\n" for u, i, rating in rows))
+    least, *_, most = sorted(ratings, key=float)
+    assert failure(source, **columns) == (
+        f"Shop_pair.csv: column 3 would be the time, but its values look like ratings ({float(least):g} to "
+        f"{float(most):g}, equal ones of one user): add a column of times, or set columns.time=3 if these are times"
+    )
+    assert [pair[:2] for pair in read(source, time="3")[0]] == [row[:2] for row in rows]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_order_numbers_in_a_user_s_history_serve_as_times(source: Path, first: int) -> None:
+    write_ninerec(source)
+    rows = [(user, item, first + n // 4) for n, (user, item, _) in enumerate(PAIRS)]
+    (source / "Shop_pair.csv").write_text("".join(f"{i},{u},{t}\n" for u, i, t in rows))
+    assert read(source)[0] == rows
+
+
+def test_times_scaled_to_one_may_be_equal(source: Path) -> None:
+    write_ninerec(source)
+    rows = [(f"u{n % 2}", f"v{n % 5 + 1}", n // 4 / 32) for n in range(100)]  # two of a user at each of 25 times
+    (source / "Shop_pair.csv").write_text("".join(f"{u},{i},{t}\n" for u, i, t in rows))
+    assert read(source)[0] == [(user, item, int(time * 10**6)) for user, item, time in rows]
+
+
+def test_movielens_ratings_without_times_are_refused(source: Path) -> None:
+    (source / "ratings.dat").write_text("".join(f"{u}::{i}::5\n" for u, i, _ in PAIRS))
+    assert "ratings.dat: which column is the time is not certain (its columns are user_id, item_id, rating)" in failure(
+        source
+    )
 
 
 def test_a_title_in_the_interactions_counts_only_by_params(source: Path) -> None:
@@ -375,6 +509,51 @@ def test_the_only_candidates_are_taken_whatever_their_names(source: Path) -> Non
     assert "several files that could be the interactions: 2025.csv, deep/2024.csv" in failure(source)
     frame().write_csv(source / "Shop.csv")
     assert read(source) == (PAIRS, TITLES)
+
+
+def test_any_word_before_item_is_no_other_dataset_unless_it_has_a_pair_file(source: Path) -> None:
+    items_frame().write_csv(source / "dim_item.csv")
+    frame().write_csv(source / "clicks.csv")
+    assert read(source) == (PAIRS, TITLES)
+    (source / "clicks.csv").rename(source / "user_item.csv")
+    assert read(source) == (PAIRS, TITLES)
+    (source / "dim_item.csv").unlink()
+    assert read(source)[0] == PAIRS
+    (source / "user_item.csv").rename(source / "Shop_pair.csv")
+    items_frame().write_csv(source / "Store_item.csv")
+    assert read(source)[1]["v1"] == ("", "")  # of another dataset, where the files have NineRec's names
+    (source / "Shop_pair.csv").rename(source / "Store_pair.csv")
+    assert "has no Shop_pair.csv (it holds Store): mend `dataset` or `source`" in failure(source)
+
+
+@pytest.mark.parametrize("name", ["movies", "my_movies"])
+def test_a_dataset_may_be_called_as_its_items_are(source: Path, name: str) -> None:
+    items_frame().write_csv(source / f"{name}.csv")
+    frame().write_csv(source / "ratings.csv")
+    assert read(source, name) == (PAIRS, TITLES)
+    (source / "ratings.csv").rename(source / f"{name}_ratings.csv")
+    assert read(source, name) == (PAIRS, TITLES)
+
+
+def test_amazon_s_books_are_the_reviews_and_not_the_items(source: Path) -> None:
+    frame().write_ndjson(source / "Books.jsonl")
+    assert read(source, "Books")[0] == PAIRS
+    items_frame().write_ndjson(source / "meta_Books.jsonl")
+    assert read(source, "Books") == (PAIRS, TITLES)
+
+
+@pytest.mark.parametrize(("name", "content", "fault"), [
+    ("one.csv", b"kunde,artikel,zeit\nu1,v1,5\n", "one.csv: no name of its header (kunde, artikel, zeit) tells user"),
+    ("one.csv", b"user,item,item,time\nu1,v1,v1,5\n", "one.csv: two columns have one name (user, item, item, time)"),
+    ("one.csv", b"", "one.csv is empty: get it anew"),
+    ("one.parquet", b"PAR1", "one.parquet is a damaged Parquet file"),
+])  # fmt: skip
+def test_why_a_table_is_no_table_of_interactions_is_told(source: Path, name: str, content: bytes, fault: str) -> None:
+    (source / name).write_bytes(content)
+    assert failure(source / name).startswith(fault)
+    assert failure(source).startswith(fault)
+    (source / "Shop_item.csv").write_text("v1,a,b\n")
+    assert f"has no Shop_pair.csv (nor another table of interactions; {fault}" in failure(source)
 
 
 def test_another_dataset_s_files_are_not_taken(source: Path) -> None:

@@ -1,6 +1,7 @@
 import functools
 import hashlib
 import io
+import os
 import resource
 import tarfile
 import threading
@@ -90,6 +91,30 @@ def test_every_kind_of_source_gives_the_same_bytes(tmp_path: Path) -> None:
         fetch("X", source, "", tmp_path / f"out-{source}")
         check_x(tmp_path / f"out-{source}")
         assert contents(tmp_path / f"out-{source}") == contents(tmp_path / "out-loose")
+
+
+@pytest.mark.parametrize("folder", [".trash", "down/.ipynb_checkpoints", "__MACOSX/down", "down/X/._old"])
+def test_hidden_folders_of_any_source_are_left_out(tmp_path: Path, folder: str) -> None:
+    files = FILES | {f"{folder}/X_pair.csv": b"v3,u1,1\n", f"{folder}/X_cover/v1.jpg": b"old"}
+    (tmp_path / "a.tar.gz").write_bytes(tar_bytes(files))
+    (tmp_path / "a.zip").write_bytes(zip_bytes(files))
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        archive.extractall(tmp_path / "loose")
+    for source in ("loose", "a.tar.gz", "a.zip"):
+        fetch("X", source, "", tmp_path / f"out-{source}")
+        check_x(tmp_path / f"out-{source}")
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    name = os.fsdecode("数据.csv".encode("gbk"))
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose" / name).write_bytes(b"v1,u1,1\n")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "loose" / name, name)
+    for source in ("loose", "a.tar"):
+        assert failure(tmp_path, source) == (
+            f"source: the name of '\\udcca\\udcfd\\udcbe\\udcdd.csv' in {tmp_path / source} is not UTF-8: rename it"
+        )
 
 
 def test_a_source_without_covers_writes_no_cover_zip(tmp_path: Path) -> None:
@@ -330,6 +355,16 @@ def test_a_wrong_checksum_or_a_web_page_leaves_nothing_in_the_cache(tmp_path: Pa
 def test_an_unreachable_server_names_address_and_network(tmp_path: Path, server: Server) -> None:
     server.server_close()
     assert "check the address and the network" in failure(tmp_path, "http://127.0.0.1:1/a.zip")
+
+
+@pytest.mark.parametrize("address", ["http://[bad/x.zip", "http://host:port/x.zip", "http:///x.zip", "http://a..b/x"])
+def test_a_malformed_address_is_named(tmp_path: Path, address: str) -> None:
+    assert f"source: {address} is no address that can be asked" in failure(tmp_path, address)
+
+
+def test_an_address_with_blanks_and_foreign_letters_is_fetched(tmp_path: Path, server: Server) -> None:
+    fetch("X", server.url.replace("archive", "我的 archive"), "", tmp_path / "out")
+    check_x(tmp_path / "out")
 
 
 def test_the_official_archive_is_resumed_and_checked(tmp_path: Path, server: Server) -> None:
