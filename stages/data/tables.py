@@ -1,6 +1,7 @@
 """Read delimited text, JSON Lines or Parquet, plain or compressed by gzip or zstd, as a lazy frame."""
 
 import codecs
+import glob
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,12 +55,12 @@ class Table:
         """
         names = list(dict.fromkeys(columns.values()))
         if self.kind == "parquet":
-            rows = pl.scan_parquet(self.file).select(names)
+            rows = _scan_parquet(self.file).select(names)
         elif self.kind == "json":
             rows = self._scan_json(names, spool)
         else:
             self._text_to_parquet(names, spool)
-            rows = pl.scan_parquet(spool)
+            rows = _scan_parquet(spool)
         return rows.select(pl.col(old).alias(new) for new, old in columns.items()).with_row_index("row", offset=1)
 
     def _scan_json(self, names: list[str], spool: Path) -> pl.LazyFrame:
@@ -68,7 +69,7 @@ class Table:
             writer.write(start.removeprefix(codecs.BOM_UTF8))
             while block := reader.read(BLOCK):
                 writer.write(block)
-        rows = pl.scan_ndjson(spool, schema=dict.fromkeys(names, pl.String))
+        rows = pl.scan_ndjson(glob.escape(str(spool)), schema=dict.fromkeys(names, pl.String))
         try:
             rows.select(pl.len()).collect(engine="streaming")
         except pl.exceptions.ComputeError as error:
@@ -182,6 +183,11 @@ def _open_json(file: Path, name: str, text: str, encoding: str) -> Table:
     if not keys:
         raise InputError(f"{name} is not JSON Lines: write one JSON object on each line")
     return Table(file, name, tuple(keys), "json")
+
+
+def _scan_parquet(file: Path) -> pl.LazyFrame:
+    """One file, whatever characters and `key=value` parts its path has."""
+    return pl.scan_parquet(file, glob=False, hive_partitioning=False)
 
 
 def _one_line(error: Exception) -> str:
