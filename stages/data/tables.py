@@ -2,9 +2,10 @@
 
 import codecs
 import glob
+import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -34,7 +35,8 @@ class Table:
     """A file and its format.
 
     file: on this disk; name: its path in the source, for messages; columns: names, or '1', '2', … without a header;
-    first_row: the first row of a text file, header or not.
+    first_row: the first row of a text file, header or not; nested: the first line of JSON where a column's value is a
+    list or an object.
     """
 
     file: Path
@@ -46,6 +48,7 @@ class Table:
     separator: str = ","
     quoted: bool = True
     encoding: str = "utf-8"
+    nested: dict[str, int] = field(default_factory=dict)
 
     def scan(self, columns: dict[str, str], spool: Path) -> pl.LazyFrame:
         """Some columns as a lazy frame of text (Parquet: text, numbers or times), with `row`, counted from 1.
@@ -64,6 +67,9 @@ class Table:
         return rows.select(pl.col(old).alias(new) for new, old in columns.items()).with_row_index("row", offset=1)
 
     def _scan_json(self, names: list[str], spool: Path) -> pl.LazyFrame:
+        for key in names:
+            if line := self.nested.get(key):
+                raise InputError(f"{self.name}, line {line}: {key} is a list or an object: make it text or a number")
         with open_unpacked(self.file) as reader, spool.open("wb") as writer:
             start = reader.read(3)
             writer.write(start.removeprefix(codecs.BOM_UTF8))
@@ -71,20 +77,10 @@ class Table:
                 writer.write(block)
         rows = pl.scan_ndjson(glob.escape(str(spool)), schema=dict.fromkeys(names, pl.String))
         try:
-            rows.select(pl.len()).collect(engine="streaming")
+            rows.select(pl.col(names[0]).count()).collect(engine="streaming")  # counting rows would parse none
         except pl.exceptions.ComputeError as error:
-            raise self._json_fault(spool) or InputError(f"{self.name}: {_one_line(error)}") from error
+            raise _json_fault(self.file, self.name) or InputError(f"{self.name}: {_one_line(error)}") from error
         return rows
-
-    def _json_fault(self, path: Path) -> InputError | None:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    if line.strip() and not isinstance(json.loads(line), dict):
-                        return InputError(f"{self.name}, line {number}: not a JSON object: write one on each line")
-                except ValueError as error:
-                    return InputError(f"{self.name}, line {number} is not JSON ({_one_line(error)}): one object a line")
-        return None
 
     def _text_to_parquet(self, names: list[str], spool: Path) -> None:
         try:
@@ -172,17 +168,55 @@ def _default_names(path: PurePosixPath, width: int) -> tuple[str, ...]:
 def _open_json(file: Path, name: str, text: str, encoding: str) -> Table:
     if encoding != "utf-8":
         raise InputError(f"{name} is not UTF-8: save it as UTF-8")
-    keys: dict[str, None] = {}
-    for line in text.split("\n")[:100]:
+    fault = InputError(f"{name} is not JSON Lines: write one JSON object on each line")
+    if text.lstrip().startswith("["):  # an array, all of it on one line perhaps, and too large to read at once
+        raise fault
+    keys = _json_keys(file)
+    if not keys:
+        raise _json_fault(file, name) or fault
+    return Table(file, name, tuple(keys), "json", nested={key: line for key, line in keys.items() if line})
+
+
+def _json_keys(file: Path) -> dict[str, int]:
+    """{key: the first line where its value is a list or an object, else 0}. Bad lines are named when they are read."""
+    keys: dict[str, int] = {}
+    for number, line in _json_lines(file):
         try:
-            entry = json.loads(line)
-        except ValueError:  # the sample ends within this line; other faults are found when the whole file is read
+            entry = _from_json(line)
+        except ValueError:
             continue
         if isinstance(entry, dict):
-            keys |= dict.fromkeys(entry)
-    if not keys:
-        raise InputError(f"{name} is not JSON Lines: write one JSON object on each line")
-    return Table(file, name, tuple(keys), "json")
+            for key, value in entry.items():
+                keys[key] = keys.get(key) or (number if isinstance(value, list | dict) else 0)
+    return keys
+
+
+def _json_fault(file: Path, name: str) -> InputError | None:
+    for number, line in _json_lines(file):
+        try:
+            if not isinstance(_from_json(line), dict):
+                return InputError(f"{name}, line {number}: not a JSON object: write one on each line")
+        except UnicodeDecodeError:
+            return InputError(f"{name}, line {number} is not UTF-8: save it as UTF-8")
+        except ValueError as error:
+            return InputError(f"{name}, line {number} is not JSON ({_one_line(error)}): one object a line")
+    return None
+
+
+def _json_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers."""
+    with open_unpacked(file) as stream, io.BufferedReader(stream) as lines:
+        for number, line in enumerate(lines, 1):
+            if text := (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip():
+                yield number, text
+
+
+def _from_json(line: bytes) -> object:
+    return json.loads(line.decode(), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name}: write null")  # NaN and Infinity, which Python writes though JSON does not have them
 
 
 def _scan_parquet(file: Path) -> pl.LazyFrame:

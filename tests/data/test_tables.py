@@ -1,5 +1,6 @@
 """Tables that are damaged or written in an unusual way: read whole, or refused by one line."""
 
+import json
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -32,3 +33,51 @@ def test_a_path_is_no_pattern_and_no_partition(tmp_path: Path, folder: str, kind
         rows = pl.DataFrame({"user_id": [user], "item_id": ["v1"]})
         getattr(rows, f"write_{kind}")(tmp_path / name / f"Shop.{kind}")
     assert read(tmp_path / folder / f"Shop.{kind}", "user_id", "item_id") == [("right", "v1")]
+
+
+@pytest.mark.parametrize(("line", "fault"), [
+    (b"hello", "line 2 is not JSON (Expecting value: line 1 column 1 (char 0)): one object a line"),
+    (b'{"item_id": "v2", "tit', "line 2 is not JSON (Unterminated string"),
+    ('{"item_id": "v2", "title": "Amélie"}'.encode("latin-1"), "line 2 is not UTF-8: save it as UTF-8"),
+    ('{"item_id": "v2", "other": "Amélie"}'.encode("latin-1"), "line 2 is not UTF-8: save it as UTF-8"),
+    (b'{"item_id": "v2", "title": NaN}', "line 2 is not JSON (NaN: write null): one object a line"),
+    (b'{"item_id": "v2"},', "line 2 is not JSON (Extra data"),
+    (b'{"item_id": "v2"}{"item_id": "v3"}', "line 2 is not JSON (Extra data"),
+    (b"5", "line 2: not a JSON object: write one on each line"),
+    (b"[]", "line 2: not a JSON object"),
+    (b"null", "line 2: not a JSON object"),
+])  # fmt: skip
+@pytest.mark.parametrize("position", ["middle", "end"])
+def test_a_bad_line_of_json_is_named(tmp_path: Path, line: bytes, fault: str, position: str) -> None:
+    good = b'{"item_id": "v1", "title": "tea"}\n'
+    file = tmp_path / "Shop.jsonl"
+    file.write_bytes(good + line + (b"\n" + good if position == "middle" else b""))
+    assert failure(file, "item_id").startswith(f"Shop.jsonl, {fault}")
+
+
+def test_json_without_any_good_line_is_named_by_its_first(tmp_path: Path) -> None:
+    (tmp_path / "Shop.jsonl").write_bytes('{"title": "Amélie"}\n'.encode("latin-1") * 3)
+    assert failure(tmp_path / "Shop.jsonl") == "Shop.jsonl, line 1 is not UTF-8: save it as UTF-8"
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_is_not_json_lines(tmp_path: Path, indent: int | None) -> None:
+    (tmp_path / "Shop.json").write_text(json.dumps([{"item_id": "v1"}, {"item_id": "v2"}], indent=indent))
+    assert failure(tmp_path / "Shop.json") == "Shop.json is not JSON Lines: write one JSON object on each line"
+
+
+@pytest.mark.parametrize("first", [{"other": "x" * 6000}, {"other": "x" * 100_000}, {}])
+def test_a_key_that_comes_late_in_a_file_of_json_is_a_column(tmp_path: Path, first: dict[str, str]) -> None:
+    lines = [{"item_id": f"v{n}"} | first for n in range(120)] + [{"item_id": "late", "title": "tea"}]
+    (tmp_path / "Shop.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert read(tmp_path / "Shop.jsonl", "item_id", "title")[-2:] == [("v119", None), ("late", "tea")]
+
+
+@pytest.mark.parametrize("value", [["a", "b"], {"$oid": "5"}])
+def test_a_list_or_an_object_of_json_is_no_text(tmp_path: Path, value: object) -> None:
+    lines = [{"item_id": "v1", "title": "[a]"}, {"item_id": "v2", "title": value}, {"item_id": "v3", "title": "c"}]
+    (tmp_path / "Shop.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert failure(tmp_path / "Shop.jsonl", "item_id", "title") == (
+        "Shop.jsonl, line 2: title is a list or an object: make it text or a number"
+    )
+    assert read(tmp_path / "Shop.jsonl", "item_id") == [("v1",), ("v2",), ("v3",)]
