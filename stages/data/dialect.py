@@ -4,6 +4,8 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -69,20 +71,31 @@ def is_quoted(file: Path, name: str, separator: str, encoding: str) -> bool:
     """Whether quotes enclose fields, or are part of the text.
 
     Raises InputError when fields begin with quotes that do not enclose them, unless tabs separate the fields: there
-    most programs do not quote at all.
+    most programs do not quote at all. Where tabs or bars separate, quotes that join lines of which each is a row by
+    itself are text: `"Heroes` on one line and `Blue Monday 12"` on a later one.
     """
     if not _has_quoted_field(file, separator, encoding):
         return False
-    row = 0
+    row, widths = 0, Counter[int]()
     with open_as_utf8(file, encoding) as stream, io.TextIOWrapper(stream, "utf-8", "replace", newline="") as text:
+        lines = _counted(text, separator, widths)
         try:
-            for row, _ in enumerate(csv.reader(text, delimiter=separator, strict=True), 1):  # noqa: B007 - counts
-                pass
+            for cells in csv.reader(lines, delimiter=separator, strict=True):
+                row += bool(cells)
         except csv.Error as error:
             if separator == "\t":
                 return False
             raise InputError(f"{name}, row {row + 1}: {error}: double the quotes inside a quoted field") from error
-    return True
+    joins_rows = row < widths.total() and len(widths) == 1
+    return not (joins_rows and separator in "\t|")
+
+
+def _counted(lines: Iterable[str], separator: str, widths: Counter[int]) -> Iterator[str]:
+    """The lines, while `widths` counts those that have each number of separators. Blank lines are not counted."""
+    for line in lines:
+        if line.strip("\r\n"):
+            widths[line.count(separator)] += 1
+        yield line
 
 
 def _has_quoted_field(file: Path, separator: str, encoding: str) -> bool:
