@@ -112,6 +112,9 @@ class Table:
         row = 0
         with open_as_utf8(self.file, self.encoding) as stream:
             for batch in pa_csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert):
+                marked = pl.Series(batch.column(0)).str.starts_with("\ufeff").arg_true()
+                if len(marked):
+                    raise pa.ArrowInvalid(f"Row #{row + marked[0] + 1}: a byte order mark (a second file from here?)")
                 if self.separator == MANY:
                     batch = self._split(batch, row)
                 row += batch.num_rows
@@ -141,15 +144,13 @@ def open_table(file: Path, path: PurePosixPath, wanted: Wanted) -> Table:
             raise InputError(f"{name} is a damaged Parquet file ({_one_line(error):.80}): get it anew") from error
     if suffix in (".parquet", ".pq"):
         raise InputError(f"{name} is no Parquet file: get it anew")
-    with open_unpacked(file) as stream:
-        sample = stream.read(SAMPLE)
-    whole = len(sample) < SAMPLE
+    sample, whole = _read_sample(file)
     encoding = find_encoding(file, path, sample)
     text = codecs.getincrementaldecoder(encoding)("replace").decode(sample).removeprefix("\ufeff")
     if suffix in (".json", ".jsonl", ".ndjson") or text.lstrip().startswith("{"):
         return _open_json(file, name, text, encoding)
     lines = [f"{line}\n" for line in text.split("\n")]
-    separator, quoted, rows = find_dialect(lines if whole else lines[:-1], suffix, name)
+    separator, quoted, rows = find_dialect(lines if whole or len(lines) == 1 else lines[:-1], suffix, name)
     header = is_header(rows[0], wanted)
     columns = tuple(cell.strip() for cell in rows[0]) if header else _default_names(path, len(rows[0]))
     if len(set(columns)) < len(columns):
@@ -158,6 +159,15 @@ def open_table(file: Path, path: PurePosixPath, wanted: Wanted) -> Table:
     if quoted:
         quoted = not any(RECBOLE_TYPE.search(cell) for cell in rows[0]) and is_quoted(file, name, separator, encoding)
     return Table(file, name, columns, "text", header, tuple(rows[0]), separator, quoted, encoding)
+
+
+def _read_sample(file: Path) -> tuple[bytes, bool]:
+    """The first bytes of a file, with its first line if that is no longer than a block; whether they are all."""
+    with open_unpacked(file) as stream:
+        sample = stream.read(SAMPLE)
+        while b"\n" not in sample and len(sample) < BLOCK and (more := stream.read(SAMPLE)):
+            sample += more
+        return sample, not stream.read(1)
 
 
 def _default_names(path: PurePosixPath, width: int) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Tables that are damaged or written in an unusual way: read whole, or refused by one line."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -81,3 +82,44 @@ def test_a_list_or_an_object_of_json_is_no_text(tmp_path: Path, value: object) -
         "Shop.jsonl, line 2: title is a list or an object: make it text or a number"
     )
     assert read(tmp_path / "Shop.jsonl", "item_id") == [("v1",), ("v2",), ("v3",)]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".dat"])
+@pytest.mark.parametrize("rows", [3, 30_000])  # in the sample, and beyond it
+def test_line_ends_of_a_carriage_return_alone_are_refused(tmp_path: Path, suffix: str, rows: int) -> None:
+    separator = {".csv": ",", ".tsv": "\t", ".dat": "::"}[suffix]
+    line = separator.join(["u1", "v1", "5"])
+    for end in ("", "\r", "\n"):
+        (tmp_path / f"Shop{suffix}").write_text("\r".join([line] * rows) + end, newline="")
+        assert failure(tmp_path / f"Shop{suffix}") == (
+            f"Shop{suffix} cannot be split into lines (line ends \\r alone?): save it with \\n as line ends"
+        )
+
+
+def test_a_header_longer_than_the_sample_is_read(tmp_path: Path) -> None:
+    names = ["item_id", *(f"feature_number_{n}" for n in range(6000))]
+    (tmp_path / "Shop.csv").write_text(",".join(names) + "\n" + ",".join(["v1", *["0"] * 6000]) + "\n")
+    assert read(tmp_path / "Shop.csv", "item_id", "feature_number_5999") == [("v1", "0")]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda data: data[:-1],
+    lambda data: data + b"\x00\xd8\x41\x00",  # half of a surrogate pair
+])  # fmt: skip
+def test_damaged_utf_16_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "Shop.csv").write_bytes(damage("item_id,title\nv1,茶\n".encode("utf-16")))
+    assert failure(tmp_path / "Shop.csv") == "Shop.csv is damaged UTF-16: get it anew, or save it as UTF-8"
+
+
+@pytest.mark.parametrize(("separator", "suffix"), [(",", ".csv"), ("::", ".dat")])
+def test_a_byte_order_mark_of_a_second_file_is_named(tmp_path: Path, separator: str, suffix: str) -> None:
+    row = separator.join(["v1", "tea"]) + "\n"
+    (tmp_path / f"Shop{suffix}").write_text(f"\ufeff{row}{row}\ufeff{row}")
+    assert failure(tmp_path / f"Shop{suffix}", "1") == (
+        f"Shop{suffix}: Row #3: a byte order mark (a second file from here?): mend the row (or its quotes)"
+    )
+
+
+def test_movielens_files_in_another_encoding_than_latin_1_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "movies.dat").write_bytes("1::Amélie\n2::红烧\n".encode("gbk"))
+    assert failure(tmp_path / "movies.dat") == "movies.dat is neither UTF-8 nor Latin-1: save it as UTF-8"
