@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from stages.data.columns import InteractionColumns
-from stages.data.items import id_as_text
+from stages.data.items import id_as_text, title_as_text
 from stages.data.ninerec import ITEMS
 from stages.data.tables import Table
 from stages.data.timestamps import whole_numbers
@@ -33,7 +33,7 @@ def scan_interactions(
     time = whole_numbers(rows, "time", table.name)
     if not columns.user:
         rows = rows.rename(_tell_apart(rows, table, columns, items))
-    title = [pl.col("title").cast(pl.String).fill_null("")] if columns.title else []
+    title = [title_as_text(rows, "title", table.name, shown=columns.title)] if columns.title else []
     return rows.select(*title, raw_user="user", raw_item="item", timestamp=time)
 
 

@@ -59,12 +59,19 @@ class Table:
         names = list(dict.fromkeys(columns.values()))
         if self.kind == "parquet":
             rows = _scan_parquet(self.file).select(names)
+            self._refuse_damaged(rows)
         elif self.kind == "json":
             rows = self._scan_json(names, spool)
         else:
             self._text_to_parquet(names, spool)
             rows = _scan_parquet(spool)
         return rows.select(pl.col(old).alias(new) for new, old in columns.items()).with_row_index("row", offset=1)
+
+    def _refuse_damaged(self, rows: pl.LazyFrame) -> None:
+        try:
+            rows.select(pl.all().count()).collect(engine="streaming")
+        except pl.exceptions.ComputeError as error:
+            raise InputError(f"{self.name} is a damaged Parquet file ({_one_line(error):.80}): get it anew") from error
 
     def _scan_json(self, names: list[str], spool: Path) -> pl.LazyFrame:
         for key in names:

@@ -123,3 +123,17 @@ def test_a_byte_order_mark_of_a_second_file_is_named(tmp_path: Path, separator: 
 def test_movielens_files_in_another_encoding_than_latin_1_are_refused(tmp_path: Path) -> None:
     (tmp_path / "movies.dat").write_bytes("1::Amélie\n2::红烧\n".encode("gbk"))
     assert failure(tmp_path / "movies.dat") == "movies.dat is neither UTF-8 nor Latin-1: save it as UTF-8"
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_damage_amid_a_parquet_file_is_named(tmp_path: Path, place: float) -> None:
+    file = tmp_path / "Shop.parquet"
+    rows = pl.DataFrame({"item_id": [f"{n:x}" for n in range(10_000)]})
+    rows.write_parquet(file, compression="uncompressed")
+    data = bytearray(file.read_bytes())
+    start = int(len(data) * place)
+    data[start : start + 40] = b"\xff" * 40
+    file.write_bytes(data)
+    message = failure(file, "item_id")
+    assert message.startswith("Shop.parquet is a damaged Parquet file (parquet: File out of specification: ")
+    assert message.endswith("): get it anew")
