@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -35,8 +36,8 @@ class Table:
     """A file and its format.
 
     file: on this disk; name: its path in the source, for messages; columns: names, or '1', '2', … without a header;
-    first_row: the first row of a text file, header or not; nested: the first line of JSON where a column's value is a
-    list or an object.
+    first_row: the first row of a text file, header or not; blank_lines: before that row; nested: the first line of JSON
+    where a column's value is a list or an object.
     """
 
     file: Path
@@ -48,6 +49,7 @@ class Table:
     separator: str = ","
     quoted: bool = True
     encoding: str = "utf-8"
+    blank_lines: int = 0
     nested: dict[str, int] = field(default_factory=dict)
 
     def scan(self, columns: dict[str, str], spool: Path) -> pl.LazyFrame:
@@ -108,7 +110,7 @@ class Table:
             column_names=names,
             block_size=BLOCK,
             use_threads=False,
-            skip_rows_after_names=int(self.header),
+            skip_rows_after_names=self.blank_lines + 1 if self.header else 0,
         )
         parse = pa_csv.ParseOptions(
             delimiter="\x01" if self.separator == MANY else self.separator,
@@ -165,7 +167,8 @@ def open_table(file: Path, path: PurePosixPath, wanted: Wanted) -> Table:
     columns = tuple(RECBOLE_TYPE.sub("", column) for column in columns)
     if quoted:
         quoted = not any(RECBOLE_TYPE.search(cell) for cell in rows[0]) and is_quoted(file, name, separator, encoding)
-    return Table(file, name, columns, "text", header, tuple(rows[0]), separator, quoted, encoding)
+    blank_lines = sum(1 for _ in takewhile(lambda line: not line.strip(), lines))
+    return Table(file, name, columns, "text", header, tuple(rows[0]), separator, quoted, encoding, blank_lines)
 
 
 def _read_sample(file: Path) -> tuple[bytes, bool]:

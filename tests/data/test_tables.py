@@ -137,3 +137,11 @@ def test_damage_amid_a_parquet_file_is_named(tmp_path: Path, place: float) -> No
     message = failure(file, "item_id")
     assert message.startswith("Shop.parquet is a damaged Parquet file (parquet: File out of specification: ")
     assert message.endswith("): get it anew")
+
+
+@pytest.mark.parametrize("blank", ["\n", "\r\n\r\n", "  \n\t\n"])
+@pytest.mark.parametrize("separator", [",", "::"])
+def test_blank_lines_before_the_header_are_no_rows(tmp_path: Path, blank: str, separator: str) -> None:
+    lines = "item_id,title\nv1,tea\nv2,pot\n".replace(",", separator)
+    (tmp_path / "Shop.csv").write_text(blank + lines, newline="")
+    assert read(tmp_path / "Shop.csv", "item_id", "title") == [("v1", "tea"), ("v2", "pot")]
