@@ -15,7 +15,6 @@ from stages.data.columns import (
     interaction_columns,
     item_columns,
     looks_like,
-    refuse_item_header,
     refuse_unknown_header,
 )
 from stages.data.covers import match_covers, pack_covers
@@ -135,10 +134,7 @@ def _find_columns(interactions: Table, wanted: Wanted) -> InteractionColumns:
 
 def _read_items(table: Table, like: InteractionColumns, wanted: Wanted, spool: Path) -> pl.DataFrame:
     columns = item_columns(table.columns, wanted, like=like.item, file=table.name)
-    items = load_items(table, columns, spool / "items")
-    if not table.header:
-        refuse_item_header(table.first_row, items["raw_id"].to_list(), table.name)
-    return items
+    return load_items(table, columns, spool / "items")
 
 
 def collect_covers(opened: Opened, ids: list[str], spool: Path, target: Path) -> None:

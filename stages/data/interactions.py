@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from stages.data.columns import InteractionColumns
-from stages.data.items import id_as_text
+from stages.data.items import id_as_text, title_as_text
 from stages.data.ninerec import ITEMS
 from stages.data.tables import Table
 from stages.data.timestamps import whole_numbers
@@ -31,7 +31,7 @@ def scan_interactions(
     if columns.title:
         named["title"] = columns.title
     rows = table.scan(named | {"time": columns.time}, spool)
-    ids = [id_as_text(rows, name, table.name).alias(name) for name in named if name != "title"]
+    ids = [id_as_text(rows, name, table.name, shown=named[name]).alias(name) for name in named if name != "title"]
     rows = rows.with_columns(ids)
     _refuse_empty(rows, table.name)
     rivals = {name: number for name, number in named.items() if number in columns.may_be_time}
@@ -41,7 +41,7 @@ def scan_interactions(
         rows = rows.rename(_tell_apart(rows, table, columns, items))
     if columns.may_be_time:
         _refuse_ratings(rows, columns.time, table.name)
-    title = [pl.col("title").cast(pl.String).fill_null("")] if columns.title else []
+    title = [title_as_text(rows, "title", table.name, shown=columns.title)] if columns.title else []
     return rows.select(*title, raw_user="user", raw_item="item", timestamp=time)
 
 

@@ -102,7 +102,7 @@ def test_parquet_is_read_with_ids_of_text_or_whole_numbers(source: Path) -> None
     items_frame().write_parquet(source / "catalogue.parquet")
     assert read(source) == ([(user[1:], item, time) for user, item, time in PAIRS], TITLES)
     numbered.cast({"user_id": pl.Float64}).write_parquet(source / "log.parquet")
-    assert "ids in the column user are of type Float64" in failure(source)
+    assert "ids in the column user_id are of type Float64" in failure(source)
 
 
 def test_amazon_s_reviews_are_read_with_the_titles_of_the_second_file(source: Path) -> None:
