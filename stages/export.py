@@ -18,12 +18,14 @@ from stages.serving.index import INDEX, build_index, recall
 from stages.serving.requests import all_users
 from stages.serving.trained import MODELS, load_trained
 from stages.serving.user_tower import export_user_tower, largest_difference
+from stages.serving.writing import check_place
 from stages.training.checkpoints import load_model
 
 PAGE = Path(__file__).parent / "serving" / "exported.md"
 USERS = 1024  # whose states and recommendations are compared
 BATCH = 128
 TOLERANCE = 1e-4
+GOOD_RECALL = 0.95
 
 
 def write_items(folder: Path, items: pl.DataFrame, vectors: np.ndarray) -> None:
@@ -40,6 +42,12 @@ def user_batches(histories: Histories, length: int) -> list[np.ndarray]:
     return [padded_histories(histories, part, length) for part in np.split(users, range(BATCH, len(users), BATCH))]
 
 
+def refuse_existing(folder: Path) -> None:
+    """Raise InputError when there is anything of this name, even a link to nothing."""
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{folder} exists: name a new folder, or remove it")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="a new folder")
@@ -48,8 +56,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     folder, source = arguments.folder, MODELS[arguments.model]
-    if folder.exists():
-        raise InputError(f"{folder} exists: name a new folder, or remove it")
+    refuse_existing(folder)
+    check_place(str(folder), folder)
     trained, histories = load_trained("cpu", source), all_users().histories
     model = load_model(source.weights, Sicsrec, SicsrecConfig)  # not folded: what the files are compared with
     vectors, batches = trained.matrix.numpy(), user_batches(histories, model.config.max_length)
@@ -66,8 +74,10 @@ def main() -> None:
         states = np.concatenate([model.last_hidden(torch.from_numpy(batch)).numpy() for batch in batches])
         top = min(100, len(vectors))
         found = recall(temporary / INDEX, vectors, states, top=top)
+        refuse_existing(folder)  # that was made meanwhile
     print(f"{folder}: {len(vectors):,} items; states of {len(states):,} users differ by {difference:.1e} at most")
-    print(f"{INDEX}: recall@{top} {found:.4f} against exact scores")
+    advice = "" if found > GOOD_RECALL else ": too low to use, score all items instead"
+    print(f"{INDEX}: recall@{top} {found:.4f} against exact scores{advice}")
 
 
 if __name__ == "__main__":

@@ -42,13 +42,16 @@ def is_main_process() -> bool:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name (of a file or a folder) beside `path`, renamed to `path` when the block succeeds.
 
-    Of several processes only the first renames; what the others wrote is thrown away.
+    Of several processes only the first renames; what the others wrote is thrown away. A folder replaces a folder;
+    InputError where a file would replace one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.environ.get('RANK', 0)}.{os.getpid()}.tmp")
     try:
         yield temporary
         if is_main_process():
+            if path.is_dir() and not temporary.is_dir():
+                raise InputError(f"{path} is a folder: name a file")
             if path.is_dir():
                 shutil.rmtree(path)
             temporary.replace(path)

@@ -39,13 +39,16 @@ if TYPE_CHECKING:
 
 def read_requests(arguments: argparse.Namespace, params: Params) -> Requests:
     """The users of --users or --histories."""
-    wanted = Wanted(**params.columns.model_dump())
-    if arguments.histories:
-        items = read_parquet(ITEMS)
-        return read_histories(arguments.histories, items, wanted, ignore_unknown=arguments.ignore_unknown)
     if arguments.users == "all":
         return all_users()
-    return listed_users(Path(arguments.users), wanted, ignore_unknown=arguments.ignore_unknown)
+    from stages.data.source import readable  # requests, for a source on the net, takes half a second
+
+    wanted, ignore_unknown = Wanted(**params.columns.model_dump()), arguments.ignore_unknown
+    if arguments.histories:
+        with readable(str(arguments.histories), "--histories"):
+            return read_histories(arguments.histories, read_parquet(ITEMS), wanted, ignore_unknown=ignore_unknown)
+    with readable(arguments.users, "--users"):
+        return listed_users(Path(arguments.users), wanted, ignore_unknown=ignore_unknown)
 
 
 def read_new(arguments: argparse.Namespace, params: Params, spool: Path) -> NewItems | None:
@@ -136,9 +139,10 @@ def run(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> 
     if arguments.history or arguments.similar:
         return show(answer(arguments, params, choice, new), arguments.json, header=arguments.explain)
     requests = read_requests(arguments, params)
+    dropped = read_json(SPLIT_FACTS)["dropped"]["short_users"] if arguments.users == "all" else 0
     count = write_recommendations(arguments.out, load_system(arguments, params, new), requests, choice)
     print(f"{arguments.out}: {count:,} recommendations for {len(requests.users):,} users")
-    if arguments.users == "all" and (dropped := read_json(SPLIT_FACTS)["dropped"]["short_users"]):
+    if dropped:
         print(
             f"{dropped:,} users are not among them, as they have fewer than split.min_interactions: --histories FILE "
             "recommends to anybody"

@@ -28,6 +28,14 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     assert [entry.name for entry in path.iterdir()] == ["new"]
 
 
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "why.png").mkdir()
+    (tmp_path / "why.png" / "kept.txt").write_text("kept")
+    with pytest.raises(InputError, match="why.png is a folder: name a file"), atomic(tmp_path / "why.png") as temporary:
+        temporary.write_text("new")
+    assert [path.name for path in (tmp_path / "why.png").iterdir()] == ["kept.txt"]
+
+
 def test_json_is_sorted_and_refuses_nan(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1, "a": 0.5})
     assert (tmp_path / "a.json").read_text() == '{\n  "a": 0.5,\n  "b": 1\n}\n'

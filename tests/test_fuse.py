@@ -124,7 +124,7 @@ def test_a_system_that_was_skipped_is_refused(after, monkeypatch):
     workspace = after("posttrain")
     workspace.set_params(baselines=["itemknn"], fuse=["sicsrec", "itemknn"])
     workspace.run_baseline("itemknn")
-    with pytest.raises(InputError, match="itemknn was skipped: remove it from fuse"):
+    with pytest.raises(InputError, match="itemknn was skipped: leave it out"):
         workspace.run("fuse")
     assert not METRICS.exists()
 

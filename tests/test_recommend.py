@@ -1,3 +1,4 @@
+import gzip
 import json
 import shutil
 import sys
@@ -117,15 +118,22 @@ def test_new_clicks_from_a_file_count_for_known_and_new_users(after, monkeypatch
         (["--users", "all", "--top", "0", "--out", "a.csv"], "--top 0: ask for one item or more"),
         (["--history", "v1", "--picture", "a.png"], "--picture a.png: only --history with --explain has one"),
         (["--history", "v1", "--explain", "--picture", "a.gif"], "--picture a.gif: end the name in .png, .jpg"),
+        (["--history", "v1", "--explain", "--picture", "folder.png"], "--picture folder.png: this is a folder"),
+        (["--users", "users.csv", "--out", "./users.csv"], "--out users.csv: this is the file that is read"),
+        (["--histories", "clicks.csv", "--out", "clicks.csv"], "--out clicks.csv: this is the file that is read"),
+        (["--histories", "cut.csv.gz", "--out", "a.csv"], "--histories: cut.csv.gz is damaged .*: get it anew"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_before_anything_is_written(arguments, message, after, monkeypatch):
     after("posttrain")
+    Path("folder.png").mkdir()
+    Path("cut.csv.gz").write_bytes(gzip.compress(b"user,item\na,v1\n" * 1000)[:-20])
     Path("users.csv").write_text("user\nstranger\n")
     Path("clicks.csv").write_text("user,item\na,x9\n")
     with pytest.raises(InputError, match=message):
         call(monkeypatch, *arguments)
     assert not list(Path().glob("a.*"))
+    assert Path("clicks.csv").read_text() == "user,item\na,x9\n"
 
 
 def test_a_model_of_another_split_is_refused(after, monkeypatch):

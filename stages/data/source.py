@@ -53,15 +53,20 @@ def locate(source: str, sha256: str) -> Path:
 
 
 @contextmanager
-def readable(source: str) -> Iterator[None]:
-    """Turn the exceptions of a damaged source, a full disk or an unreadable file into one InputError."""
+def readable(source: str, option: str = "source") -> Iterator[None]:
+    """Turn the exceptions of a damaged source, a full disk or an unreadable file into one InputError.
+
+    option: the param or option that names the source.
+    """
     try:
         yield
     except DAMAGED as error:
         reason = " ".join(str(error).split())  # tarfile gives one line for each format that it tried
-        raise InputError(f"source: {source} is damaged or no archive ({reason:.60}): get it anew, run again") from error
+        fault = f"{option}: {source} is damaged or no archive ({reason:.60})"
+        raise InputError(f"{fault}: get it anew, run again") from error
     except NotImplementedError as error:  # zipfile, for an unknown compression method
-        raise InputError(f"source: {source} is packed in a way that cannot be read ({error}): pack it anew") from error
+        fault = f"{option}: {source} is packed in a way that cannot be read ({error})"
+        raise InputError(f"{fault}: pack it anew") from error
     except OSError as error:
         if error.errno in NO_ROOM:
             raise InputError(
@@ -69,7 +74,7 @@ def readable(source: str) -> Iterator[None]:
             ) from error
         if error.errno is None:  # gzip.BadGzipFile, pyarrow and other errors that are not the system's
             reason = " ".join(str(error).split())
-            raise InputError(f"source: {source} is damaged ({reason:.100}): get it anew, then run again") from error
+            raise InputError(f"{option}: {source} is damaged ({reason:.100}): get it anew, then run again") from error
         raise InputError(f"{error.filename or source}: {error.strerror}: mend it, then run again") from error
 
 

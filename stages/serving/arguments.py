@@ -6,7 +6,7 @@ from pathlib import Path
 from stages.errors import InputError
 from stages.models.systems import SYSTEMS
 from stages.serving.similar import BY
-from stages.serving.writing import check_output
+from stages.serving.writing import check_output, check_place
 
 PICTURES = (".png", ".jpg")
 SICSRECS, FUSED = ("sicsrec", "distilled"), "fused"
@@ -65,8 +65,13 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
         raise InputError(f"--picture {arguments.picture}: only --history with --explain has one")
     if arguments.picture and arguments.picture.suffix not in PICTURES:
         raise InputError(f"--picture {arguments.picture}: end the name in {', '.join(PICTURES)}")
+    if arguments.picture:
+        check_place(f"--picture {arguments.picture}", arguments.picture)
     if arguments.users or arguments.histories:
         if not arguments.out:
             raise InputError("--out FILE is missing: say where to write, such as --out recommendations.parquet")
         check_output(arguments.out)
+        read = arguments.histories or Path(arguments.users)
+        if arguments.out.resolve() == read.resolve():
+            raise InputError(f"--out {arguments.out}: this is the file that is read: name another")
     return arguments

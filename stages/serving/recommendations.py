@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Protocol
 
 import numpy as np
@@ -122,16 +122,20 @@ def run_batches(
     With several, each computes with one thread of torch: torch's own threads wait for each other after every operation
     of a batch, which costs more than half of the time when another program uses a core.
     """
-    lock = Lock()
+    lock, stopped = Lock(), Event()
 
     @torch.inference_mode()
     def work() -> None:
-        while True:
-            with lock:
-                batch = next(batches, None)
-            if batch is None:
-                return
-            rank_batch(*batch)
+        try:
+            while not stopped.is_set():
+                with lock:
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                rank_batch(*batch)
+        except BaseException:
+            stopped.set()
+            raise
 
     if workers == 1:
         return work()
@@ -139,8 +143,11 @@ def run_batches(
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(workers) as pool:
-            for done in [pool.submit(work) for _ in range(workers)]:
-                done.result()
+            try:
+                for done in [pool.submit(work) for _ in range(workers)]:
+                    done.result()
+            finally:  # Ctrl-C among others: the threads end after their batch
+                stopped.set()
     finally:
         torch.set_num_threads(threads)
     return None

@@ -55,6 +55,8 @@ def listed_users(path: Path, wanted: Wanted, *, ignore_unknown: bool) -> Request
     full = read_parquet(FULL)
     check_inputs(FULL, ITEMS)
     table = _open("--users", path, wanted)
+    if not table.header and len(table.columns) > 1:
+        raise InputError(f"--users {path}: has several columns and no header: leave one, or name the users' user_id")
     column = table.columns[0] if len(table.columns) == 1 else _column("user", table, USER, wanted.user)
     with TemporaryDirectory() as folder:
         rows = table.scan({"user": column}, Path(folder) / "rows")
@@ -79,6 +81,12 @@ def read_histories(path: Path, items: pl.DataFrame, wanted: Wanted, *, ignore_un
     columns = {"user": _column("user", table, USER, wanted.user), "item": _column("item", table, ITEM, wanted.item)}
     if (wanted.time and wanted.time in table.columns) or any(plain(name) in TIME for name in table.columns):
         columns["time"] = _column("time", table, TIME, wanted.time)
+    elif others := [name for name in table.columns if name not in columns.values()]:
+        print(
+            f"--histories {table.name}: no column is known as the time ({', '.join(others)}): rows count in "
+            "their order; set columns.time if one is",
+            file=sys.stderr,
+        )
     with TemporaryDirectory() as folder:
         rows = table.scan(columns, Path(folder) / "rows")
         ids = [id_as_text(rows, name, table.name).alias(name) for name in ("user", "item")]

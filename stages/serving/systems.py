@@ -10,7 +10,7 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.files import read_json, read_parquet
 from stages.parallel.device import choose_device
-from stages.params import Params
+from stages.params import OURS, Params
 from stages.provenance import check_inputs
 from stages.serving.arguments import FUSED
 from stages.serving.trained import ITEMS
@@ -53,7 +53,8 @@ def load_other_system(name: str, params: Params) -> OtherSystem:
     files = tuple(map(model_path, weights))
     for system, path in zip(weights, files, strict=True):
         if not path.is_file():
-            raise InputError(f"--system {name}: {system} was not trained: add it to `baselines` and run `dvc repro`")
+            mend = "run" if system in OURS else "add it to `baselines` and run"
+            raise InputError(f"--system {name}: {system} was not trained: {mend} `dvc repro`")
     refuse_skipped([*weights])
     for path in files:
         _refuse_other_length(path, params.sequence.max_length)

@@ -62,7 +62,8 @@ def export_user_tower(folder: Path, model: Sicsrec) -> None:
 def exported_program(model: Sicsrec) -> ExportedProgram:
     """The user tower as a graph of torch operations with a dynamic batch and length."""
     length = model.config.max_length
-    shapes = {"items": {0: Dim("batch", min=1), 1: Dim("length", min=1, max=length)}}
+    dynamic = Dim("length", min=1, max=length) if length > 1 else None  # of one length there is nothing to vary
+    shapes = {"items": {0: Dim("batch", min=1), 1: dynamic}}
     example = torch.ones(2, min(2, length), dtype=torch.int64)
     return torch.export.export(UserTower(model), (example,), dynamic_shapes=shapes)
 

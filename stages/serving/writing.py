@@ -30,10 +30,15 @@ def check_output(path: Path) -> None:
     """Raise InputError when the suffix is not that of a format that we write, or the path cannot be a file's."""
     if path.suffix not in SINKS:
         raise InputError(f"--out {path}: the suffix decides the format: end the name in {', '.join(SINKS)}")
+    check_place(f"--out {path}", path)
+
+
+def check_place(named: str, path: Path) -> None:
+    """Raise InputError when there cannot be a new file at `path`. named: how the message begins."""
     if path.is_dir():
-        raise InputError(f"--out {path}: this is a folder: name a file")
+        raise InputError(f"{named}: this is a folder: name a file")
     if in_the_way := [str(parent) for parent in path.parents if parent.is_file()]:
-        raise InputError(f"--out {path}: {in_the_way[0]} is a file, not a folder: choose another place")
+        raise InputError(f"{named}: {in_the_way[0]} is a file, not a folder: choose another place")
 
 
 def write_recommendations(path: Path, trained: RecommendingSystem, requests: Requests, choice: Choice) -> int:
@@ -80,5 +85,6 @@ def _parts_folder(trained: RecommendingSystem, requests: Requests, choice: Choic
     known = trained.known_items
     new = pl.DataFrame(trained.matrix[..., known:, :].flatten(0, -2).cpu().numpy())
     new = new.with_columns(raw_id=trained.items["raw_id"][known:])
-    settings = asdict(choice) | {"histories": frame_id(lengths, values), "new_items": frame_id(new)}
+    data = {"histories": frame_id(lengths, values), "new_items": frame_id(new), "max_length": trained.max_length}
+    settings = asdict(choice) | data
     return state_path("recommend", settings, [ITEMS, *trained.files]).with_suffix("")

@@ -40,7 +40,7 @@ def refuse_skipped(systems: Sequence[str]) -> None:
     for name in systems:
         with safe_open(path := model_path(name), framework="pt") as file:
             if not file.metadata():
-                raise InputError(f"fuse: {path} holds no model, as {name} was skipped: remove it from fuse")
+                raise InputError(f"{path} holds no model, as {name} was skipped: leave it out")
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from stages.data.histories import Histories
 from stages.serving import recommendations
-from stages.serving.recommendations import Choice, recommend_items, viewed_items
+from stages.serving.recommendations import Choice, recommend_items, run_batches, viewed_items
 from stages.serving.requests import Requests, single
 from stages.serving.trained import Trained
 
@@ -106,3 +107,18 @@ def test_viewed_items_name_the_row_of_each_item():
     rows, items = viewed_items(histories, np.array([1, 0]))
     assert rows.tolist() == [0, 0, 1, 1, 1]
     assert items.tolist() == [1, 2, 7, 8, 9]
+
+
+def test_after_an_error_no_further_batch_is_begun():
+    begun: list[int] = []
+
+    def rank_batch(users: np.ndarray, items: torch.Tensor) -> None:
+        begun.append(int(users[0]))
+        if users[0] == 0:
+            raise RuntimeError("the first batch fails")
+        time.sleep(0.05)
+
+    batches = ((np.array([number]), torch.zeros(1, 1)) for number in range(100))
+    with pytest.raises(RuntimeError, match="the first batch fails"):
+        run_batches(rank_batch, batches, workers=2)
+    assert len(begun) <= 3

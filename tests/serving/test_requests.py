@@ -69,7 +69,8 @@ def test_ignored_unknown_users_have_no_history(capsys):
     [
         ("", "users.txt is empty"),
         ("user_id\n", "users.txt has no rows"),
-        ("country,age\nx,1\n", "which column is the user is not certain"),
+        ("country,age\nx,1\n", "has several columns and no header: leave one, or name the users' user_id"),
+        ("user,segment\nx,1\n", "has several columns and no header: leave one, or name the users' user_id"),
     ],
 )
 def test_a_file_without_users_is_refused(text, message):
@@ -89,6 +90,12 @@ def test_histories_go_by_time_and_users_by_their_first_row():
 
 def test_without_a_time_the_order_of_the_rows_counts():
     assert histories_file("user,item\nyan,v2\nyan,v1\n") == {"yan": [2, 1]}
+
+
+def test_a_column_that_may_be_an_unknown_time_is_named(capsys):
+    histories_file("user,item,when\nb,v3,300\nb,v1,100\n")
+    said = capsys.readouterr().err
+    assert "no column is known as the time (when): rows count in their order; set columns.time if one is" in said
 
 
 def test_json_lines_and_parquet_are_read_too():

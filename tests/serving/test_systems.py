@@ -94,6 +94,9 @@ def test_what_was_not_trained_is_refused_with_the_mend(after, monkeypatch):
     after("evaluate")
     with pytest.raises(InputError, match="unisrec_t was not trained: add it to `baselines` and run `dvc repro`"):
         call(monkeypatch, "--history", "v1", "--system", "unisrec_t")
+    Path("artifacts/id_encoder.safetensors").unlink()
+    with pytest.raises(InputError, match="id_encoder was not trained: run `dvc repro`"):
+        call(monkeypatch, "--history", "v1", "--system", "id_encoder")
     with pytest.raises(InputError, match=r"metrics/fuse.json has no weights of fuse=\[\]: run `dvc exp run -S 'fuse="):
         call(monkeypatch, "--history", "v1", "--system", "fused")
 

@@ -29,6 +29,9 @@ for changes in ({}, {"use_id": False}, {"widths": {}}, {"without": ("l2norm",)},
     program = exported_program(model).module()
     for batch in map(torch.from_numpy, BATCHES):
         torch.testing.assert_close(program(batch), model.last_hidden(batch), atol=1e-5, rtol=1e-5)
+shortest = build(replace(CONFIG, max_length=1)).eval()
+one = torch.from_numpy(histories(3, 1))
+torch.testing.assert_close(exported_program(shortest).module()(one), shortest.last_hidden(one), atol=1e-5, rtol=1e-5)
 folder = Path(tempfile.mkdtemp())
 model = build(CONFIG).eval()
 export_user_tower(folder, model)
