@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from stages.errors import InputError, run_stage
 from stages.files import atomic, read_json, write_json
@@ -31,7 +32,17 @@ def parse_conditions(pairs: list[str]) -> dict[str, Any]:
     """`["alpha=0.3"]` → `{"alpha": 0.3}`; values are YAML, as in params.yaml."""
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise InputError(f"{wrong[0]}: a condition is written KEY=VALUE, e.g. alpha=0.3")
-    return {key: YAML(typ="safe").load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+    return dict(map(_parse_condition, pairs))
+
+
+def _parse_condition(pair: str) -> tuple[str, Any]:
+    key, value = pair.split("=", 1)
+    try:
+        return key, YAML(typ="safe").load(value)
+    except (YAMLError, ValueError) as error:  # ValueError: of a date such as 2024-13-01
+        raise InputError(
+            f"{pair}: the value is not YAML: write it as in params.yaml, e.g. modalities=[id,text]"
+        ) from error
 
 
 def write_table(result: dict[str, Any], name: str) -> None:

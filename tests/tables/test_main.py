@@ -2,7 +2,7 @@ import pytest
 
 from stages.errors import InputError
 from stages.files import write_json
-from stages.tables.__main__ import main, refuse_to_lose_runs
+from stages.tables.__main__ import main, parse_conditions, refuse_to_lose_runs
 
 WHERE = {"dataset": "MyShop", "modalities": ["id", "text"]}
 
@@ -45,6 +45,22 @@ def test_a_table_that_does_not_say_its_conditions_may_be_replaced(tmp_path):
     path = tmp_path / "table.json"
     write_json(path, {"rows": {"a": {"seeds": [1]}}})
     refuse_to_lose_runs(table(a=[1]), path)
+
+
+def test_values_of_conditions_are_yaml():
+    pairs = ["alpha=0.3", "modalities=[id,text]", "columns.user=", "llm=openai:a=b"]
+    assert parse_conditions(pairs) == {
+        "alpha": 0.3, "modalities": ["id", "text"], "columns.user": None, "llm": "openai:a=b",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", ["modalities=[id,text", "alpha=*", "split.valid_from=2024-13-01"])
+def test_a_value_that_is_not_yaml_is_named(pair):
+    with pytest.raises(InputError) as refused:
+        parse_conditions(["dataset=sample", pair])
+    assert str(refused.value) == (
+        f"{pair}: the value is not YAML: write it as in params.yaml, e.g. modalities=[id,text]"
+    )
 
 
 def test_conditions_may_follow_an_option(monkeypatch):
