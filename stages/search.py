@@ -224,8 +224,9 @@ def write_result(system: str, params: Params, study: Study) -> str:
         "trials": rows,
     }
     write_json(METRICS / f"{system}_{params.dataset}.json", content)
-    listed = "" if system not in SYSTEMS or system in params.baselines else f" -S 'baselines=[{system}]'"
-    return f"dvc exp run {as_options(overrides)}{listed}"
+    if system not in SYSTEMS or system in params.baselines:
+        return f"dvc exp run {as_options(overrides)}"
+    return f"dvc exp run {as_options(overrides)} -S 'baselines=[{','.join([*params.baselines, system])}]'"
 
 
 def main() -> None:

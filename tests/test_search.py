@@ -47,12 +47,12 @@ def test_the_first_trial_is_what_the_stages_trained_with_the_current_params(afte
 
 def test_a_trial_of_a_baseline_is_what_its_stage_trains_with_the_trial_s_params(after, capsys):
     workspace = after("embed")
-    workspace.set_params(baseline={"epochs": 2, "batch_positions": 256})
+    workspace.set_params(baseline={"epochs": 2, "batch_positions": 256}, baselines=["pop", "itemknn"])
     found = searched("sasrec", 3)
     assert found["value"] == max(trial["value"] for trial in found["trials"])
     assert found["best"] in [trial["params"] for trial in found["trials"] if trial["value"] == found["value"]]
     command = capsys.readouterr().out.splitlines()[-1]
-    options = [f"{key}={value}" for key, value in found["best"].items()] + ["'baselines=[sasrec]'"]
+    options = [f"{key}={value}" for key, value in found["best"].items()] + ["'baselines=[pop,itemknn,sasrec]'"]
     assert sorted(command.removeprefix("dvc exp run -S ").split(" -S ")) == sorted(options)
 
     trial = found["trials"][-1]["params"]
