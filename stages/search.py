@@ -189,8 +189,8 @@ def refuse_to_lose_trials(path: Path, name: str, trials: int) -> None:
     earlier = read_json(path)
     if earlier.get("id") != name and len(earlier["trials"]) > trials:
         raise InputError(
-            f"{path} has {len(earlier['trials'])} trials of another search (monitor={earlier['monitor']}): move it away "
-            "or remove it"
+            f"{path} has {len(earlier['trials'])} trials of another search (monitor={earlier['monitor']}): move it "
+            "away or remove it"
         )
 
 
