@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from stages import posttrain, pretrain
 from stages.errors import InputError, run_stage
-from stages.files import cache_folder, write_json
+from stages.files import cache_folder, read_json, write_json
 from stages.models.systems import SYSTEMS
 from stages.parallel.device import choose_device
 from stages.params import Params, lacks_modality, load_params
@@ -165,8 +165,10 @@ def search(system: str, params: Params, trials: int) -> Study:
     """Continue the system's search until it has `trials` finished trials; prints a line for each."""
     name, folder = f"{system}_{params.dataset}", cache_folder("search")
     train, data = trainer(system, params, folder / name)
+    search_name = search_id(system, params, data.inputs)
+    refuse_to_lose_trials(METRICS / f"{name}.json", search_name, trials)
     with search_lock(folder / f"{name}.lock"):
-        study = open_study(folder / f"{name}.log", search_id(system, params, data.inputs))
+        study = open_study(folder / f"{name}.log", search_name)
         while (number := len(finished(study)) + 1) <= trials:
             began, trial = time.monotonic(), next_trial(study, params, system)
             row = as_row(run_trial(study, trial, train, params))
@@ -178,6 +180,18 @@ def search(system: str, params: Params, trials: int) -> Study:
             )
     shutil.rmtree(folder / name, ignore_errors=True)  # the curves of the last trial
     return study
+
+
+def refuse_to_lose_trials(path: Path, name: str, trials: int) -> None:
+    """Raise InputError when `path` has more than `trials` trials and is not known to be of the search of this name."""
+    if not path.is_file():
+        return
+    earlier = read_json(path)
+    if earlier.get("id") != name and len(earlier["trials"]) > trials:
+        raise InputError(
+            f"{path} has {len(earlier['trials'])} trials of another search (monitor={earlier['monitor']}): move it "
+            "away or remove it"
+        )
 
 
 @contextmanager
@@ -200,6 +214,7 @@ def write_result(system: str, params: Params, study: Study) -> str:
     if "tau" in overrides:
         overrides = overrides | {"sft.tau": params.sft.temperature(params.tau)}  # the item vectors stay as they are
     content = {
+        "id": study.study_name,
         "system": system,
         "dataset": params.dataset,
         "monitor": params.monitor,
@@ -209,8 +224,9 @@ def write_result(system: str, params: Params, study: Study) -> str:
         "trials": rows,
     }
     write_json(METRICS / f"{system}_{params.dataset}.json", content)
-    listed = "" if system not in SYSTEMS or system in params.baselines else f" -S 'baselines=[{system}]'"
-    return f"dvc exp run {as_options(overrides)}{listed}"
+    if system not in SYSTEMS or system in params.baselines:
+        return f"dvc exp run {as_options(overrides)}"
+    return f"dvc exp run {as_options(overrides)} -S 'baselines=[{','.join([*params.baselines, system])}]'"
 
 
 def main() -> None:

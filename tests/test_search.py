@@ -47,12 +47,12 @@ def test_the_first_trial_is_what_the_stages_trained_with_the_current_params(afte
 
 def test_a_trial_of_a_baseline_is_what_its_stage_trains_with_the_trial_s_params(after, capsys):
     workspace = after("embed")
-    workspace.set_params(baseline={"epochs": 2, "batch_positions": 256})
+    workspace.set_params(baseline={"epochs": 2, "batch_positions": 256}, baselines=["pop", "itemknn"])
     found = searched("sasrec", 3)
     assert found["value"] == max(trial["value"] for trial in found["trials"])
     assert found["best"] in [trial["params"] for trial in found["trials"] if trial["value"] == found["value"]]
     command = capsys.readouterr().out.splitlines()[-1]
-    options = [f"{key}={value}" for key, value in found["best"].items()] + ["'baselines=[sasrec]'"]
+    options = [f"{key}={value}" for key, value in found["best"].items()] + ["'baselines=[pop,itemknn,sasrec]'"]
     assert sorted(command.removeprefix("dvc exp run -S ").split(" -S ")) == sorted(options)
 
     trial = found["trials"][-1]["params"]
@@ -120,12 +120,27 @@ def test_a_trial_of_sicsrec_that_was_interrupted_in_step_two_continues_without_s
 
 
 def test_a_search_with_other_params_starts_anew_and_the_first_one_is_still_there(after):
-    workspace = after("split")
+    workspace, path = after("split"), Path("metrics/search/id_encoder_sample.json")
     first = searched("id_encoder", 2)
     workspace.set_params(monitor="filtered.hit@10")
+    with pytest.raises(InputError) as refused:
+        searched("id_encoder", 1)
+    assert str(refused.value) == (f"{path} has 2 trials of another search (monitor=ndcg@10): move it away or remove it")
+    assert json.loads(path.read_text()) == first
+
+    path.unlink()
     other = searched("id_encoder", 1)
     assert other["monitor"] == "filtered.hit@10" and len(other["trials"]) == 1
     workspace.set_params(alpha=0.9, device="cpu")  # the ID encoder reads no alpha
+    assert searched("id_encoder", 2) == first
+
+
+def test_a_result_without_an_id_is_replaced_only_by_as_many_trials(after):
+    after("split")
+    path, first = Path("metrics/search/id_encoder_sample.json"), searched("id_encoder", 2)
+    path.write_text(json.dumps({key: value for key, value in first.items() if key != "id"}))
+    with pytest.raises(InputError, match="has 2 trials of another search"):
+        searched("id_encoder", 1)
     assert searched("id_encoder", 2) == first
 
 

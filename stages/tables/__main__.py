@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from stages.errors import InputError, run_stage
 from stages.files import atomic, read_json, write_json
@@ -18,6 +19,7 @@ from stages.shallow_clone import MEND, is_shallow
 from stages.tables.archive import archive_run, archived_runs
 from stages.tables.experiments import FinishedRun, choose_runs, finished_experiments, flatten
 from stages.tables.figures import write_figure
+from stages.tables.page import gathering_command
 from stages.tables.registry import ALL_TABLES
 from stages.tables.searched import with_best_params
 from stages.tables.summary import as_markdown, one_run_per_seed, read_runs, summarise
@@ -30,7 +32,17 @@ def parse_conditions(pairs: list[str]) -> dict[str, Any]:
     """`["alpha=0.3"]` → `{"alpha": 0.3}`; values are YAML, as in params.yaml."""
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise InputError(f"{wrong[0]}: a condition is written KEY=VALUE, e.g. alpha=0.3")
-    return {key: YAML(typ="safe").load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+    return dict(map(_parse_condition, pairs))
+
+
+def _parse_condition(pair: str) -> tuple[str, Any]:
+    key, value = pair.split("=", 1)
+    try:
+        return key, YAML(typ="safe").load(value)
+    except (YAMLError, ValueError) as error:  # ValueError: of a date such as 2024-13-01
+        raise InputError(
+            f"{pair}: the value is not YAML: write it as in params.yaml, e.g. modalities=[id,text]"
+        ) from error
 
 
 def write_table(result: dict[str, Any], name: str) -> None:
@@ -42,12 +54,21 @@ def write_table(result: dict[str, Any], name: str) -> None:
 
 
 def refuse_to_lose_runs(result: dict[str, Any], path: Path) -> None:
-    """Raise InputError when the table at `path` has a row or a seed that `result` lacks: its runs are not at hand."""
+    """Raise InputError when the table at `path` was made with other conditions, or has a row or a seed more.
+
+    The runs of such a row or seed are not at hand. A table that does not say its conditions may have had any.
+    """
     if not path.is_file():
         return
+    old = read_json(path)
+    if old.get("where", result["where"]) != result["where"]:
+        raise InputError(
+            f"{path} was made by `{gathering_command(result['table'], old)}`: give the same conditions, or remove the "
+            "file"
+        )
     before, now = (
         {(row, seed) for row, values in content["rows"].items() for seed in values["seeds"]}
-        for content in (read_json(path), result)
+        for content in (old, result)
     )
     if lost := sorted(before - now):
         row, seed = lost[0]

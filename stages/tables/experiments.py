@@ -211,8 +211,9 @@ def choose_runs(
 ) -> dict[str, list[FinishedRun]]:
     """The experiments of each row. If they also differ in a param that no row sets, use those equal to params.yaml's.
 
-    where: conditions that every experiment must meet; params: params.yaml by dotted key. Raises InputError when the
-    experiments differ in a param and none has the value of params.yaml.
+    where: conditions that every experiment must meet; params: params.yaml by dotted key. A value that params.yaml does
+    not have but all experiments do is printed. Raises InputError when the experiments differ in a param and none has
+    the value of params.yaml.
     """
     fitting = [experiment for experiment in experiments if experiment.matches(where)]
     used = [experiment for experiment in fitting if any(experiment.matches(row.params) for row in rows)]
@@ -229,4 +230,6 @@ def choose_runs(
                 f"{len(used)} experiments differ in {key} ({', '.join(sorted(values))}), none as in params.yaml: "
                 f"choose one by adding {key}=VALUE"
             )
+        if key not in where and used and (value := _value(used[0], key)) != params[key]:
+            print(f"not as in params.yaml: all with {key}={value}", file=sys.stderr)
     return {row.name: [experiment for experiment in used if experiment.matches(row.params)] for row in rows}

@@ -94,12 +94,16 @@ def test_a_condition_is_required_only_for_what_params_yaml_does_not_decide():
     }
 
 
-def test_a_value_that_all_experiments_share_needs_no_condition():
-    given = [experiment("base", dataset="Bili_Food"), experiment("less", dataset="Bili_Food", without=["mmsd"])]
-    assert names(choose_runs(given, TABLES["table7"].rows, where={}, params=BASE)) == {
-        "SICSRec": ["base"],
-        "without MMSD": ["less"],
-    }
+def test_a_value_that_all_experiments_share_needs_no_condition_and_is_printed(capsys):
+    shared = {"dataset": "Bili_Food", "alpha": 0.3}
+    given = [experiment("base", **shared), experiment("less", **shared, without=["mmsd"])]
+    found = {"SICSRec": ["base"], "without MMSD": ["less"]}
+    assert names(choose_runs(given, TABLES["table7"].rows, where={}, params=BASE)) == found
+    assert capsys.readouterr().err == (
+        "not as in params.yaml: all with dataset=Bili_Food\nnot as in params.yaml: all with alpha=0.3\n"
+    )
+    assert names(choose_runs(given, TABLES["table7"].rows, where=shared, params=BASE)) == found
+    assert capsys.readouterr().err == ""
 
 
 def test_seed_and_device_may_differ_within_a_row():
