@@ -27,10 +27,8 @@ def path_fingerprint(place: Path) -> str:
     """
     digest = hashlib.sha256()
     for name, path in sorted(_files(place)):
-        try:
-            status, target = path.stat(), ""
-        except OSError:
-            status, target = path.lstat(), str(path.readlink())
+        leads_nowhere = path.is_symlink() and not path.exists()
+        status, target = (path.lstat(), str(path.readlink())) if leads_nowhere else (path.stat(), "")
         line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}{target}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]

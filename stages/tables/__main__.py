@@ -19,7 +19,7 @@ from stages.shallow_clone import MEND, is_shallow
 from stages.tables.archive import archive_run, archived_runs
 from stages.tables.experiments import FinishedRun, choose_runs, finished_experiments, flatten
 from stages.tables.figures import write_figure
-from stages.tables.page import gathering_command
+from stages.tables.origins import gathering_command
 from stages.tables.registry import ALL_TABLES
 from stages.tables.searched import with_best_params
 from stages.tables.summary import as_markdown, one_run_per_seed, read_runs, summarise
@@ -102,7 +102,7 @@ def main() -> None:
     result = summarise(
         table, runs, name=options.name, dataset=dataset, resamples=params.evaluate.bootstrap, seed=params.seed
     )
-    result["where"] = {"dataset": dataset} | where
+    result["where"] = {"dataset": dataset} | dict(pair.split("=", 1) for pair in options.where)
 
     for row, group in used:
         for experiment in group:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.rank_files import PROTOCOLS
-from stages.tables.markdown import SIGNIFICANT, TESTED, p_words
+from stages.tables.markdown import SIGNIFICANT, TESTED, p_digits
 from stages.tables.registry import (
     ABLATIONS,
     DISTILLED_PREFIX,
@@ -108,7 +108,7 @@ def in_words(found: Effect | None, *, name: str | None) -> str:
         return ""
     bounds = f" ({found.interval[0]:+.1%} to {found.interval[1]:+.1%})" if found.interval else ""
     over = f" over {name}" if name else ""
-    return f"{found.verdict()}: {found.gain:+.1%}{bounds}{over}, {p_words(found.p_value)}"
+    return f"{found.verdict()}: {found.gain:+.1%}{bounds}{over}, p {p_digits(found.p_value)}"
 
 
 def claim_cells(

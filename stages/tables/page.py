@@ -5,7 +5,6 @@ fails when a page is not what the files give.
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 
 from stages.errors import InputError, run_stage
 from stages.files import atomic, read_json
-from stages.tables.archive import ArchivedRun, archived_runs
+from stages.tables.archive import archived_runs
 from stages.tables.claims import FURTHER_CLAIMS, PAPER_CLAIMS, claim_cells
 from stages.tables.comparison import as_text
-from stages.tables.markdown import SIGNIFICANT, TESTED, p_words
+from stages.tables.markdown import SIGNIFICANT, TESTED, p_digits, table_lines
+from stages.tables.origins import origins
 from stages.tables.registry import ALL_TABLES, DISTILLED_PREFIX, SASREC, SCORED_BY_CONTENT, THREE_WITH_CONTENT
 
 METRICS = Path("metrics")
@@ -58,15 +58,6 @@ def in_order(datasets: Collection[str]) -> list[str]:
 def titled(dataset: str) -> str:
     """The dataset's name; of the sample, that it is made up."""
     return "sample (made up)" if dataset == "sample" else dataset
-
-
-def table_lines(cells: list[list[str]]) -> Iterator[str]:
-    """A Markdown table: a head, the first column to the left, the others to the right."""
-    head, *rows = cells
-    yield "| " + " | ".join(head) + " |"
-    yield "| --- " + "| ---: " * (len(head) - 1) + "|"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
 
 
 def readme_table(table4: dict[str, Table]) -> Iterator[str]:
@@ -112,9 +103,9 @@ def comparison(row: Table, reference: Table | None, protocol: str) -> str:
     seeds = row.get("seeds", [])
     if seeds != reference.get("seeds", []):  # the interval is of the seeds in common, the means are not
         low, high = row[protocol]["difference"]
-        text = f"{low:+.1%} to {high:+.1%} (seed {', '.join(map(str, seeds))}, {p_words(p_value)})"
+        text = f"{low:+.1%} to {high:+.1%} (seed {', '.join(map(str, seeds))}, p {p_digits(p_value)})"
     else:
-        text = f"{ours / base - 1:+.1%} ({p_words(p_value)})"
+        text = f"{ours / base - 1:+.1%} (p {p_digits(p_value)})"
     return f"**{text}**" if p_value < SIGNIFICANT else text
 
 
@@ -183,26 +174,6 @@ def by_training_count(table: Table) -> Iterator[str]:
 
 def mean_and_deviation(value: dict[str, float | None]) -> str:
     return f"{value['mean']:.4f}" + (f" ± {value['sd']:.4f}" if value["sd"] is not None else "")
-
-
-def origins(tables: dict[str, dict[str, Table]], runs: list[ArchivedRun]) -> Iterator[str]:
-    """Where each table comes from: data, seeds, the commits whose code ran, and the command that gathers it."""
-    archived = {run.params["dataset"] for run in runs}
-    cells = [["table", "data", "seeds", "code", "command"]]
-    for name, by_dataset in tables.items():
-        for dataset, table in by_dataset.items():
-            seeds = sorted({seed for row in table["rows"].values() for seed in row["seeds"]})
-            code = ", ".join(table.get("commits", [])) if dataset in archived else ""
-            command = f"`{gathering_command(name, table)}`"
-            cells.append([name, dataset, ", ".join(map(str, seeds)), code or "runs not archived", command])
-    yield from table_lines(cells)
-
-
-def gathering_command(name: str, table: Table) -> str:
-    """The command line that made the table from experiments or archived runs."""
-    where = table.get("where", {"dataset": table["dataset"]})
-    values = {key: f"[{','.join(value)}]" if isinstance(value, list) else value for key, value in where.items()}
-    return shlex.join(["python", "-m", "stages.tables", name, *(f"{key}={value}" for key, value in values.items())])
 
 
 def page() -> str:

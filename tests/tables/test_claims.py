@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stages.tables.claims import BEST_OTHER, PAPER_CLAIMS, Claim, Effect, claim_cells, effect, in_words
+from stages.tables.markdown import p_cell
 from stages.tables.registry import TABLES
 from stages.tables.summary import Runs, summarise
 from stages.training.metrics import per_user_metrics
@@ -70,6 +71,7 @@ def test_an_effect_in_words_has_its_interval_and_p():
 def test_a_p_value_that_rounds_to_the_threshold_is_not_shown_as_equal_to_it():
     assert in_words(Effect("sasrec", 0.1, None, 0.04995), name=None) == "holds: +10.0%, p <0.050"
     assert in_words(Effect("sasrec", 0.1, None, 0.0502), name=None) == "not shown: +10.0%, p 0.050"
+    assert (p_cell(0.04995), p_cell(0.0502)) == ("**<0.050**", "0.050")
 
 
 def test_rows_of_different_seeds_give_no_effect():

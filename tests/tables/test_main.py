@@ -4,7 +4,7 @@ from stages.errors import InputError
 from stages.files import write_json
 from stages.tables.__main__ import main, parse_conditions, refuse_to_lose_runs
 
-WHERE = {"dataset": "MyShop", "modalities": ["id", "text"]}
+WHERE = {"dataset": "MyShop", "modalities": "[id,text]"}
 
 
 def table(**seeds: list[int]) -> dict[str, object]:

@@ -12,6 +12,7 @@ from stages.tables import page
 from stages.tables.__main__ import parse_conditions
 from stages.tables.archive import archived_runs
 from stages.tables.experiments import choose_runs, flatten
+from stages.tables.origins import gathering_command
 from stages.tables.registry import ALL_TABLES
 from stages.tables.searched import with_best_params
 from tests.clone import ROOT
@@ -136,7 +137,7 @@ def test_the_command_of_each_table_whose_runs_are_archived_finds_them_all(copy):
             if "commits" not in table:
                 continue
             rows = with_best_params(ALL_TABLES[name], dataset).rows
-            _, _, _, _, *conditions = shlex.split(page.gathering_command(name, table))
+            _, _, _, _, *conditions = shlex.split(gathering_command(name, table))
             found = choose_runs(runs, rows, where=parse_conditions(conditions), params=params)
             systems = {row.name: row.system for row in rows}
             for row, values in table["rows"].items():
@@ -147,7 +148,7 @@ def test_the_command_of_each_table_whose_runs_are_archived_finds_them_all(copy):
 
 
 def test_a_table_is_gathered_by_the_conditions_that_it_was_made_with():
-    table = {"dataset": "MyShop", "where": {"dataset": "MyShop", "modalities": ["id", "text"], "alpha": 0.3}}
+    table = {"dataset": "MyShop", "where": {"dataset": "MyShop", "modalities": "[id,text]", "alpha": "0.3"}}
     expected = "python -m stages.tables table7 dataset=MyShop 'modalities=[id,text]' alpha=0.3"
-    assert page.gathering_command("table7", table) == expected
-    assert page.gathering_command("table7", {"dataset": "MyShop"}) == "python -m stages.tables table7 dataset=MyShop"
+    assert gathering_command("table7", table) == expected
+    assert gathering_command("table7", {"dataset": "MyShop"}) == "python -m stages.tables table7 dataset=MyShop"
