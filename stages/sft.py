@@ -1,5 +1,6 @@
 """Joint fine-tuning of the text and the image encoder on the judge's pairs (paper section 3.3.2)."""
 
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from stages.encoders.content_encoder import Catalogue, ContentEncoder, ItemInput
 from stages.encoders.modalities import MODALITIES, TINY, encoding_settings, starting_encoder
 from stages.encoders.modality_gap import modality_gap, projected
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
-from stages.errors import run_stage
+from stages.errors import InputError, run_stage
 from stages.files import atomic, is_main_process, read_parquet, write_json, write_parquet
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params
@@ -37,6 +38,16 @@ class Source:
     inputs: ItemInputs
     fresh: bool  # its weights start from the seed
 
+    def content_id(self) -> str:
+        """Hash of weights and inputs: other weights in an encoder's folder, or other covers, have the same name."""
+        weights = [module.state_dict() for module in (self.encoder.model, self.encoder.head)]
+        digest = hashlib.sha256()
+        for tensors in (*weights, self.inputs.values):
+            for name, tensor in tensors.items():
+                digest.update(name.encode())
+                digest.update(tensor.flatten().numpy())
+        return digest.hexdigest()
+
 
 def read_sources(params: Params, items: pl.DataFrame) -> dict[str, Source]:
     """The encoder and the inputs of each content modality in use."""
@@ -54,6 +65,7 @@ def read_sources(params: Params, items: pl.DataFrame) -> dict[str, Source]:
 def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dict[str, Any]:
     """Fine-tune the encoders in place. → losses, and alignment and modality gap before and after."""
     p, device = params.sft, choose_device(params.device)
+    content_ids = [source.content_id() for source in sources.values()]
     tasks = p.tasks if len(pairs) else ()
     tuned = {name: Tuned(s.encoder, s.inputs.values, p.train, s.fresh) for name, s in sources.items()}
     for part in tuned.values():
@@ -69,6 +81,9 @@ def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dic
 
     def look(when: str) -> None:
         encoded = model.encode_all(params.encoders.batch_size)
+        for name, vectors in encoded.items():
+            if not vectors.isfinite().all():
+                raise InputError(f"{name}: vectors are not finite {when} fine-tuning: check {name}_encoder")
         summary["alignment"][when] = model.measure(encoded, pairs)
         encoded = {name: vectors[usable[name]] for name, vectors in encoded.items()}
         if len(encoded) == 2:
@@ -88,6 +103,7 @@ def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dic
         params.sft.temperature(params.tau),
         params.seed,
         list(sources),
+        content_ids,
     ]
     outcome = fit(
         model,
