@@ -50,7 +50,7 @@ class Source:
 
 
 def read_sources(params: Params, items: pl.DataFrame) -> dict[str, Source]:
-    """The encoder and the inputs of each content modality in use."""
+    """Encoder and inputs of each content modality in use. Raises InputError if fewer than two items have any."""
     names = {"text": params.text_encoder, "image": params.image_encoder}
     covers = Path(f"artifacts/raw/{params.dataset}_cover.zip")
     catalogue = Catalogue(items, f"title_{params.language}", covers, params.encoders.workers)
@@ -58,7 +58,10 @@ def read_sources(params: Params, items: pl.DataFrame) -> dict[str, Source]:
     for modality in MODALITIES:
         if modality in params.modalities:
             encoder = starting_encoder(modality, names[modality], catalogue, params.encoders)
-            sources[modality] = Source(encoder, encoder.read(catalogue), names[modality] == TINY)
+            inputs = encoder.read(catalogue)
+            if inputs.usable.sum() < 2:  # all items would get its vector
+                raise InputError(f"only one item has a readable {modality}: leave {modality} out of modalities")
+            sources[modality] = Source(encoder, inputs, names[modality] == TINY)
     return sources
 
 

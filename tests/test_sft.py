@@ -70,10 +70,22 @@ def test_a_dataset_without_covers_says_which_modalities_to_ask_for(after):
         workspace.run("sft")
 
 
-def test_an_absent_encoder_names_the_param_and_writes_nothing(after):
+def test_a_single_cover_is_refused_with_the_modality_to_leave_out(after):
     workspace = after("pairs")
-    workspace.set_params(text_encoder="./no-such-folder")
-    with pytest.raises(InputError, match="text_encoder=./no-such-folder cannot be loaded"):
+    with zipfile.ZipFile("artifacts/raw/sample_cover.zip") as file:
+        name = file.namelist()[0]
+        content = file.read(name)
+    with zipfile.ZipFile("artifacts/raw/sample_cover.zip", "w") as file:
+        file.writestr(name, content)
+    with pytest.raises(InputError, match="only one item has a readable image: leave image out of modalities"):
+        workspace.run("sft")
+
+
+@pytest.mark.parametrize("param", ["text_encoder", "image_encoder"])
+def test_an_absent_encoder_names_the_param_and_writes_nothing(after, param):
+    workspace = after("pairs")
+    workspace.set_params(**{param: "./no-such-folder"})
+    with pytest.raises(InputError, match=f"{param}=./no-such-folder cannot be loaded .there is no such folder"):
         workspace.run("sft")
     assert not Path("artifacts/encoders").exists()
 

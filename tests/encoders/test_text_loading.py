@@ -229,6 +229,14 @@ def test_modules_that_are_not_implemented_are_refused_and_pooling_of_the_params_
     assert load_text_encoder(folder, "mean", 20).pooling == "mean"
 
 
+@pytest.mark.parametrize("name", ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"])
+def test_a_module_without_its_file_is_refused_by_name(tmp_path, name):
+    folder = sentence_transformer(tmp_path, modes("mean_tokens"), "Dense")
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=f"{tmp_path} has no {name}, which its modules.json names: copy the whole"):
+        load_text_encoder(folder, "auto", 20)
+
+
 def test_two_poolings_at_once_are_refused(tmp_path):
     folder = sentence_transformer(
         tmp_path, modes("mean_tokens") | modes("x") | {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}
