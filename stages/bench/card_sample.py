@@ -22,13 +22,10 @@ COMMITTED = Path("metrics/evaluate.json")
 METRIC = "ndcg@10"
 
 
-def measure_sample(
-    device: str, changes: Mapping[str, Any], committed: Path = Path("metrics/evaluate.json")
-) -> dict[str, Any]:
+def measure_sample(device: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds of `dvc repro` by device, and the agreement of the metrics.
 
-    changes: to params.yaml, besides `device`. Raises RuntimeError with the last
-    lines of `dvc repro` when it fails.
+    changes: to params.yaml, besides `device`. Raises RuntimeError with the last lines of `dvc repro` when it fails.
     """
     with TemporaryDirectory() as folder:
         clones = {name: Path(folder) / name for name in ("device", "cpu")}
