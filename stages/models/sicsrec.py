@@ -167,8 +167,8 @@ class Sicsrec(Recommender):
         c, positions = self.config, self.position_embedding.weight[: items.shape[1]]
         parts = []
         if c.id_stream:
-            x = self.id_input(self.item_embedding(items) + positions)  # eqs. 5, 8
-            parts.append(self.id_encoder.last(x, items) if last else self.id_encoder(x))  # eq. 9
+            x = self.id_input(self.item_embedding(items) + positions)  # eq. 5
+            parts.append(self.id_encoder.last(x, items) if last else self.id_encoder(x))  # eqs. 8, 9
         if c.widths:
             content = self._content_states(items, positions, last and not c.decoder)
             if c.content_stream:
