@@ -255,7 +255,7 @@ def replace_between(text: str, marks: tuple[str, str], lines: list[str]) -> str:
     """README's text with other lines between two marks. Raises InputError when a mark is missing."""
     begin, end = marks
     if begin not in text or end not in text:
-        raise InputError(f"{README} lacks the lines {begin} and {end}, between which a table stands")
+        raise InputError(f"{README} lacks the lines {begin} and {end}, between which a table stands: put them back")
     before, rest = text.split(begin)
     return f"{before}{begin}\n\n" + "\n".join(lines) + f"\n\n{end}{rest.split(end)[1]}"
 

@@ -151,7 +151,7 @@ def _paired(
             continue
         left, right = (_mean_over_seeds(metrics, both) for metrics in (own, theirs))
         if len(left) != len(right):
-            raise InputError(f"{row} and {reference} were not ranked for the same users")
+            raise InputError(f"{row} and {reference} were not ranked for the same users: run both again on one split")
         pairs[row] = (left, right)
     return pairs
 
@@ -167,7 +167,7 @@ def _relative_interval(
 def _mean_over_seeds(metrics: dict[int, UserMetrics], seeds: list[int]) -> np.ndarray:
     """The tested metric of each user. → (users,)."""
     if len({len(metrics[seed][TESTED]) for seed in seeds}) > 1:
-        raise InputError("seeds with different numbers of users cannot be averaged user by user")
+        raise InputError(f"seeds {seeds} were ranked for different numbers of users: run them again on one split")
     return np.mean([metrics[seed][TESTED] for seed in seeds], axis=0)
 
 
