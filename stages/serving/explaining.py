@@ -9,8 +9,9 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
+from stages.models.content import fuse_modalities
 from stages.models.layers import Attention, Block, TransformerEncoder
-from stages.models.sicsrec import Sicsrec, fuse_modalities
+from stages.models.sicsrec import Sicsrec
 from stages.serving.trained import Trained
 
 LEANS_ON = 3  # items of the history that are named

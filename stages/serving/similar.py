@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.errors import InputError
-from stages.models.sicsrec import Sicsrec, fuse_modalities
+from stages.models.content import fuse_modalities
+from stages.models.sicsrec import Sicsrec
 from stages.serving.trained import Trained
 
 BY = ("id", "text", "image", "both")
