@@ -120,7 +120,7 @@ class SftParams(Section):
     new_learning_rate: Positive  # of what starts from seed: adapters, tiny encoders
 
     def temperature(self, tau: float) -> float:
-        """Of eqs. 2 and 3. tau: of the other equations."""
+        """The temperature of eqs. 2 and 3. tau: that of the other equations."""
         return tau if self.tau is None else self.tau
 
 
@@ -168,7 +168,7 @@ class EvaluateParams(Section):
 
 class Params(Section):
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
-    source: Text  # folder, archive or https URL of NineRec; empty = its official archive
+    source: Text  # folder, archive or https URL of the dataset; empty = NineRec's official archive
     language: Literal["zh", "en"]
     modalities: Annotated[tuple[Literal[MODALITIES], ...], Field(min_length=1)]  # type: ignore[valid-type]
     llm: Annotated[str, Field(min_length=1)]  # the judge: `lexical`, a model of Ollama's, or openai:NAME

@@ -24,7 +24,7 @@ Ranks = dict[str, np.ndarray]  # {system: (users,) rank of the test item, 1 = be
 
 
 def compare(ranks: Ranks, *, resamples: int, seed: int) -> dict[str, Any]:
-    """Metrics of each system, tests of SICSRec against each other one, its gain over the best one of other authors.
+    """Metrics of each system, tests of SICSRec against each other one, its gain over the best (no sum, no student).
 
     → {"systems": {name: {metrics, "interval": 95 % of TESTED, "p": Holm-corrected of TESTED}},
        "best_other": {metric: {"system", "improvement"}}}.
