@@ -44,9 +44,9 @@ AllOrCount = Annotated[int | Literal["all"], BeforeValidator(_all_or_count)]
 
 MODALITIES = ("id", "text", "image")
 ABLATIONS = ("imse", "cmse", "mmsd", "concl", "lora", "l2norm")
-OURS = ("sicsrec", "id_encoder")  # trained by every run
+OURS = ("sicsrec", "id_encoder")  # SICSRec and its first step alone: every run trains both
 FREEZABLE = ("id_embedding", "id_encoder", "content_embedding", "content_encoder")
-METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
+METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")  # of validation and of Table 4
 FILTERED = "filtered."  # starts the name of a metric that is computed with viewed items filtered out
 MONITORS = (*METRICS, *(FILTERED + name for name in METRICS))
 
@@ -163,7 +163,7 @@ class BaselineParams(Schedule):
 
 
 class EvaluateParams(Section):
-    bootstrap: Annotated[int, Field(ge=100, strict=True)]  # resamples for the 95 % intervals
+    bootstrap: Annotated[int, Field(ge=100, strict=True)]  # resamples of intervals and of randomisation tests
 
 
 class Params(Section):

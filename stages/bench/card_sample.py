@@ -13,11 +13,11 @@ import polars as pl
 
 from stages.bench.workspace import write_params
 from stages.files import read_json
+from stages.params import OURS
 from stages.rank_files import PROTOCOLS
 from stages.training.metrics import per_user_metrics
 from stages.training.statistics import interval
 
-SYSTEMS = ("sicsrec", "id_encoder")
 COMMITTED = Path("metrics/evaluate.json")
 METRIC = "ndcg@10"
 
@@ -66,7 +66,7 @@ def agreement(device: Path, cpu: Path, committed: Path) -> dict[str, Any]:
     within_committed: whether SICSRec's ndcg@10 on the device is in the committed interval.
     """
     result: dict[str, Any] = {}
-    for system in SYSTEMS:
+    for system in OURS:
         left, right = (pl.read_parquet(clone / f"artifacts/ranks/{system}.parquet") for clone in (device, cpu))
         for protocol, column in PROTOCOLS.items():
             here, there = (per_user_metrics(frame[column].to_numpy())[METRIC] for frame in (left, right))
