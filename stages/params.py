@@ -52,6 +52,8 @@ MONITORS = (*METRICS, *(FILTERED + name for name in METRICS))
 
 
 class Section(BaseModel):
+    """Some keys of params.yaml, which cannot be changed; ValidationError names unknown keys and wrong values."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -167,6 +169,8 @@ class EvaluateParams(Section):
 
 
 class Params(Section):
+    """All of params.yaml."""
+
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
     source: Text  # folder, archive or https URL of the dataset; empty = NineRec's official archive
     language: Literal["zh", "en"]

@@ -29,8 +29,10 @@ class Material:
 
     @property
     def widths(self) -> dict[str, int]:
+        """Length of each modality's vectors."""
         return {name: matrix.shape[1] for name, matrix in self.vectors.items()}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
+        """`vectors` as tensors that share their memory."""
         return {name: torch.from_numpy(matrix) for name, matrix in self.vectors.items()}
