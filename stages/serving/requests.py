@@ -49,8 +49,8 @@ def all_users() -> Requests:
 def listed_users(path: Path, wanted: Wanted, *, ignore_unknown: bool) -> Requests:
     """The users of a file, in its order, each once, with their whole histories.
 
-    The file has one column, or one that `wanted` or its name tells is the user. Users that the dataset does not have
-    are refused (InputError), or have no history if `ignore_unknown`.
+    They are the file's only column, or the one that `wanted` or a usual name tells. Users that the dataset does not
+    have are refused (InputError), or have no history if `ignore_unknown`.
     """
     full = read_parquet(FULL)
     check_inputs(FULL, ITEMS)
