@@ -65,7 +65,9 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
                 f"{arguments.system}"
             )
     if arguments.picture and not (arguments.explain and arguments.history):
-        raise InputError(f"--picture {arguments.picture}: only --history with --explain has one")
+        raise InputError(
+            f"--picture {arguments.picture}: only --history with --explain has one: add both, or leave it out"
+        )
     if arguments.picture and arguments.picture.suffix not in PICTURES:
         raise InputError(f"--picture {arguments.picture}: end the name in {', '.join(PICTURES)}")
     if arguments.picture:
