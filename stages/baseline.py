@@ -5,9 +5,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from stages.errors import InputError, run_stage
+from stages.errors import run_stage
 from stages.files import atomic, read_parquet, write_json
-from stages.models.systems import SYSTEMS, Scheme
+from stages.models.systems import SYSTEMS, Scheme, named_system
 from stages.parallel.device import choose_device
 from stages.params import lacks_modality, load_params
 from stages.provenance import check_inputs
@@ -40,9 +40,7 @@ def skip(name: str, why: str) -> None:
 
 
 def main() -> str:
-    params, name = load_params(), sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in SYSTEMS:
-        raise InputError(f"baselines: there is no {name!r}; there are {', '.join(SYSTEMS)}")
+    params, name = load_params(), named_system(sys.argv[1:])
     if why := lacks_modality(name, params.modalities):
         skip(name, why)
         return f"skipped: {why}"

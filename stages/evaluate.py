@@ -40,7 +40,10 @@ def load(name: str, device: torch.device) -> Sasrec | Sicsrec:
 def find_cases(
     models: dict[str, Sasrec | Sicsrec], histories: Histories, test: pl.DataFrame, ranks: dict[str, np.ndarray]
 ) -> pl.DataFrame:
-    """What each model recommends after the histories on which the models differ most (Fig. 5). ranks: filtered."""
+    """What each model recommends after the histories on which the models differ most (Fig. 5).
+
+    ranks: with viewed items filtered out, by model.
+    """
     targets = test["item"].to_numpy()
     popularity = np.bincount(histories.values, minlength=int(targets.max()) + 1)[targets]
     rows = []

@@ -40,8 +40,9 @@ def fuse(params: Params) -> str:
     from stages.training.next_item import TrainingData
 
     refuse_skipped(params.fuse)
-    device, max_length, paths = choose_device(params.device), params.sequence.max_length, map(model_path, params.fuse)
-    data = TrainingData.read(SPLIT, *(files := [*paths]))
+    device, max_length = choose_device(params.device), params.sequence.max_length
+    files = [model_path(name) for name in params.fuse]
+    data = TrainingData.read(SPLIT, *files)
     models = [load_for_fusion(name, device) for name in params.fuse]
     weights, tried = choose_weights(models, data, monitor=params.monitor, max_length=max_length, device=device)
 

@@ -44,14 +44,16 @@ AllOrCount = Annotated[int | Literal["all"], BeforeValidator(_all_or_count)]
 
 MODALITIES = ("id", "text", "image")
 ABLATIONS = ("imse", "cmse", "mmsd", "concl", "lora", "l2norm")
-OURS = ("sicsrec", "id_encoder")  # trained by every run
+OURS = ("sicsrec", "id_encoder")  # SICSRec and its first step alone: every run trains both
 FREEZABLE = ("id_embedding", "id_encoder", "content_embedding", "content_encoder")
-METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
+METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")  # of validation and of Table 4
 FILTERED = "filtered."  # starts the name of a metric that is computed with viewed items filtered out
 MONITORS = (*METRICS, *(FILTERED + name for name in METRICS))
 
 
 class Section(BaseModel):
+    """Some keys of params.yaml, which cannot be changed; ValidationError names unknown keys and wrong values."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -120,7 +122,7 @@ class SftParams(Section):
     new_learning_rate: Positive  # of what starts from seed: adapters, tiny encoders
 
     def temperature(self, tau: float) -> float:
-        """Of eqs. 2 and 3. tau: of the other equations."""
+        """The temperature of eqs. 2 and 3. tau: that of the other equations."""
         return tau if self.tau is None else self.tau
 
 
@@ -163,12 +165,14 @@ class BaselineParams(Schedule):
 
 
 class EvaluateParams(Section):
-    bootstrap: Annotated[int, Field(ge=100, strict=True)]  # resamples for the 95 % intervals
+    bootstrap: Annotated[int, Field(ge=100, strict=True)]  # resamples of intervals and of randomisation tests
 
 
 class Params(Section):
+    """All of params.yaml."""
+
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
-    source: Text  # folder, archive or https URL of NineRec; empty = its official archive
+    source: Text  # folder, archive or https URL of the dataset; empty = NineRec's official archive
     language: Literal["zh", "en"]
     modalities: Annotated[tuple[Literal[MODALITIES], ...], Field(min_length=1)]  # type: ignore[valid-type]
     llm: Annotated[str, Field(min_length=1)]  # the judge: `lexical`, a model of Ollama's, or openai:NAME

@@ -51,9 +51,7 @@ def model_config(params: Params, items: int, widths: dict[str, int], use_id: boo
 
 def pretrained_encoder(config: SicsrecConfig, path: Path) -> Sasrec | None:
     """The encoder of step one, when an ID part is frozen."""
-    if config.use_id and {"id_embedding", "id_encoder"} & set(config.frozen):
-        return load_model(path, Sasrec, SasrecConfig)
-    return None
+    return load_model(path, Sasrec, SasrecConfig) if config.needs_id_encoder else None
 
 
 def build_model(config: SicsrecConfig, vectors: dict[str, torch.Tensor], pretrained: Sasrec | None = None) -> Sicsrec:
@@ -117,7 +115,7 @@ def train(
     torch.manual_seed(params.seed)
     model = build_model(config, vectors, pretrained)
     summary: dict[str, Any] = {}
-    if {"content_embedding", "content_encoder"} & set(config.frozen):
+    if config.needs_content_first:
         # Table 9's "Fixed Con…": the side that will be frozen is trained first, alone
         first = build_model(content_only(config), vectors)
         summary["content_first"] = fit_model(first, params, data, curves / "content_first", id_encoder).summary()

@@ -76,7 +76,7 @@ def folder_id(folder: Path) -> str:
 
 
 def record_folder(folder: Path, inputs: Ids) -> None:
-    """Write what a folder carries into it, after everything else."""
+    """Write the id of a folder's content, and its inputs, into the folder; to be called after all else is written."""
     content = as_metadata(folder_id(folder), inputs)[KEY]
     (folder / f"{KEY}.json").write_text(content + "\n", encoding="utf-8")
 

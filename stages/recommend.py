@@ -132,7 +132,7 @@ def run(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> 
         found = find_items(all_items(new), arguments.titles, f"title_{params.language}")
         if found.is_empty():
             print(f"--titles: no title has {' '.join(arguments.titles)}", file=sys.stderr)
-        return show(found, arguments.json)
+        return show(found[: arguments.top], arguments.json)
     choice = Choice(
         top=arguments.top, keep_viewed=arguments.keep_viewed, popular=arguments.without_history == "popular"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.errors import run_stage
 from stages.files import read_parquet, write_json
-from stages.params import Params, load_params
+from stages.params import OURS, Params, load_params
 from stages.provenance import REFIT
 from stages.rank_files import write_no_ranks, write_ranks
 
@@ -18,12 +18,11 @@ INPUTS = [Path(f"artifacts/{name}") for name in ("embeddings.parquet", "id_encod
 CURVES = Path("artifacts/curves/refit")
 RANKS = Path("artifacts/ranks")
 METRICS = Path("metrics/refit.json")
-SYSTEMS = ("id_encoder", "sicsrec")
 
 
 def write_empty() -> None:
     """The outputs without `refit`: no ranks, no metrics."""
-    for name in SYSTEMS:
+    for name in OURS:
         write_no_ranks(RANKS / f"{name}{REFIT}.parquet")
     write_json(METRICS, {})
     write_json(CURVES / "summary.json", {})  # DVC warns of empty folders

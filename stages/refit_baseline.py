@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from stages.errors import run_stage
 from stages.files import read_json, read_parquet
+from stages.models.systems import named_system
 from stages.params import Params, load_params
 from stages.provenance import REFIT
 from stages.rank_files import write_no_ranks, write_ranks
@@ -52,7 +53,7 @@ def refit(name: str, epochs: int, params: Params) -> str:
 
 
 def main() -> str:
-    params, name = load_params(), sys.argv[1]
+    params, name = load_params(), named_system(sys.argv[1:])
     trained = read_json(RANKS / f"{name}.json")
     if not params.refit or "best_epoch" not in trained:
         write_empty(name)

@@ -15,7 +15,7 @@ import polars as pl
 from stages.encoders.covers import CoverArchive
 from stages.errors import run_stage
 from stages.files import atomic, read_json, read_parquet, write_csv, write_json
-from stages.params import load_params
+from stages.params import OURS, load_params
 from stages.pictures.alignment import draw_alignment
 from stages.pictures.cases import draw_cases
 from stages.pictures.placeholder import draw_or_placeholder
@@ -34,7 +34,6 @@ CASES = Path("artifacts/cases.parquet")
 SHOWN = Path("artifacts/table4.txt")  # what is printed; not in git, so that the first `dvc repro` of a clone prints it
 METRICS = Path("metrics")
 STAGES = ("sft", "pretrain", "posttrain")
-OURS = ("sicsrec", "id_encoder")
 
 Ranks = dict[str, dict[str, np.ndarray]]  # {protocol: {system: (users,)}}
 

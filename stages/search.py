@@ -56,7 +56,7 @@ def trainer(system: str, params: Params, folder: Path) -> tuple[Train, TrainingD
         data = TrainingData.read(posttrain.SPLIT, posttrain.EMBEDDINGS, *smoothing_inputs(params.smoothing))
         return lambda p, is_hopeless: train_sicsrec(p, data, folder, is_hopeless), data
     if why := lacks_modality(system, params.modalities):
-        raise InputError(why)
+        raise InputError(f"{why}: add it to modalities, or search another system")
     data = TrainingData.read(pretrain.SPLIT, baselines.EMBEDDINGS)
     device = choose_device(params.device)
 

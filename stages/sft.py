@@ -31,7 +31,7 @@ PROJECTION = CURVES / "projection.parquet"
 
 
 @dataclass(frozen=True)
-class Source:
+class EncoderWithInputs:
     """One modality's encoder and what it reads of all items."""
 
     encoder: ContentEncoder
@@ -49,40 +49,40 @@ class Source:
         return digest.hexdigest()
 
 
-def read_sources(params: Params, items: pl.DataFrame) -> dict[str, Source]:
+def read_encoders(params: Params, items: pl.DataFrame) -> dict[str, EncoderWithInputs]:
     """Encoder and inputs of each content modality in use. Raises InputError if fewer than two items have any."""
     names = {"text": params.text_encoder, "image": params.image_encoder}
     covers = Path(f"artifacts/raw/{params.dataset}_cover.zip")
     catalogue = Catalogue(items, f"title_{params.language}", covers, params.encoders.workers)
-    sources = {}
+    encoders = {}
     for modality in MODALITIES:
         if modality in params.modalities:
             encoder = starting_encoder(modality, names[modality], catalogue, params.encoders)
             inputs = encoder.read(catalogue)
             if inputs.usable.sum() < 2:  # all items would get its vector
                 raise InputError(f"only one item has a readable {modality}: leave {modality} out of modalities")
-            sources[modality] = Source(encoder, inputs, names[modality] == TINY)
-    return sources
+            encoders[modality] = EncoderWithInputs(encoder, inputs, names[modality] == TINY)
+    return encoders
 
 
-def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dict[str, Any]:
+def tune(params: Params, encoders: dict[str, EncoderWithInputs], pairs: torch.Tensor) -> dict[str, Any]:
     """Fine-tune the encoders in place. → losses, and alignment and modality gap before and after."""
     p, device = params.sft, choose_device(params.device)
-    content_ids = [source.content_id() for source in sources.values()]
+    content_ids = [each.content_id() for each in encoders.values()]
     tasks = p.tasks if len(pairs) else ()
-    tuned = {name: Tuned(s.encoder, s.inputs.values, p.train, s.fresh) for name, s in sources.items()}
+    tuned = {name: Tuned(e.encoder, e.inputs.values, p.train, e.fresh) for name, e in encoders.items()}
     for part in tuned.values():
         part.to(device)
     widths = {name: part.eval()(torch.tensor([1])).shape[1] for name, part in tuned.items()}
     for part in tuned.values():
         if not part.whole and tasks:
             part.cache_trunk(params.encoders.batch_size)
-    usable = {name: source.inputs.usable for name, source in sources.items()}
+    usable = {name: e.inputs.usable for name, e in encoders.items()}
     model = Alignment(tuned, widths, tasks, params.sft.temperature(params.tau), usable).to(device)
     summary: dict[str, Any] = {"pairs": len(pairs), "alignment": {}, "modality_gap": {}}
     points: list[pl.DataFrame] = []
 
-    def look(when: str) -> None:
+    def measure(when: str) -> None:
         encoded = model.encode_all(params.encoders.batch_size)
         for name, vectors in encoded.items():
             if not vectors.isfinite().all():
@@ -93,7 +93,7 @@ def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dic
             summary["modality_gap"][when] = modality_gap(*encoded.values())
         points.append(projected(encoded, when))
 
-    look("before")
+    measure("before")
     if not model.tasks:
         if is_main_process():
             shutil.rmtree(CURVES, ignore_errors=True)
@@ -105,7 +105,7 @@ def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dic
         params.language,
         params.sft.temperature(params.tau),
         params.seed,
-        list(sources),
+        list(encoders),
         content_ids,
     ]
     outcome = fit(
@@ -118,7 +118,7 @@ def tune(params: Params, sources: dict[str, Source], pairs: torch.Tensor) -> dic
         state_path("sft", [settings, p.model_dump(), params.encoders.model_dump()], [PAIRS, ITEMS]),
         parameter_groups(model, learning_rate=p.learning_rate, new_learning_rate=p.new_learning_rate),
     )
-    look("after")
+    measure("after")
     write_parquet(PROJECTION, pl.concat(points))
     return summary | {"loss": outcome.rows[-1], "epochs": len(outcome.rows)}
 
@@ -129,16 +129,16 @@ def main() -> str:
     inputs = check_inputs(ITEMS, PAIRS)
     pairs = torch.from_numpy(read_parquet(PAIRS).select("target", "similar").to_numpy().astype(np.int64))
     torch.manual_seed(params.seed)
-    sources = read_sources(params, items)
-    if sources and not len(pairs):
+    encoders = read_encoders(params, items)
+    if encoders and not len(pairs):
         print(f"{PAIRS} is empty, as no item has a title: the encoders are not fine-tuned")
 
-    summary: dict[str, Any] = tune(params, sources, pairs) if sources else {"pairs": len(pairs)}
+    summary: dict[str, Any] = tune(params, encoders, pairs) if encoders else {"pairs": len(pairs)}
     with atomic(ENCODERS) as folder:
         folder.mkdir(parents=True)
-        write_json(folder / "modalities.json", {"encoded": list(sources), "settings": encoding_settings(params)})
-        for name, source in sources.items():
-            source.encoder.save(folder / name)
+        write_json(folder / "modalities.json", {"encoded": list(encoders), "settings": encoding_settings(params)})
+        for name, tuned in encoders.items():
+            tuned.encoder.save(folder / name)
         record_folder(folder, inputs)
     write_json(CURVES / "summary.json", summary)
     if "loss" not in summary:

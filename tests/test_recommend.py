@@ -60,6 +60,8 @@ def test_ids_are_found_by_words(after, monkeypatch, capsys):
     rows = run(monkeypatch, capsys, "--titles", title)
     assert raw_ids()[7] in {row["raw_id"] for row in rows}
     assert all(title in row["title"] for row in rows)
+    assert len(run(monkeypatch, capsys, "--titles", "")) == 40  # every title has the empty word
+    assert [row["raw_id"] for row in run(monkeypatch, capsys, "--titles", "", "--top", "2")] == raw_ids()[:2]
 
 
 def test_unknown_ids_are_named(after, monkeypatch):

@@ -5,6 +5,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from stages.errors import InputError
+
 EPOCHS = {"baseline": {"epochs": 2, "batch_positions": 256}}
 
 
@@ -43,6 +45,13 @@ def test_without_refit_and_for_a_system_that_is_not_trained_there_are_no_ranks(a
     assert len(pl.read_parquet(f"artifacts/ranks/{name}_refit.parquet")) == 0
     workspace.run("fuse", "report")
     assert "refit" not in json.loads(Path(f"metrics/baselines/{name}.json").read_text())
+
+
+def test_an_unknown_or_absent_name_is_refused_with_the_names_that_there_are(after):
+    workspace = after("evaluate")
+    for name in ("sasrek", ""):
+        with pytest.raises(InputError, match=f"there is no '{name}'; there are pop, itemknn"):
+            workspace.run_baseline(name, stage="refit_baseline")
 
 
 def test_ranks_of_systems_that_are_no_longer_listed_are_removed(after):

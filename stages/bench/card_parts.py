@@ -54,6 +54,7 @@ TINY = Sizes(
 
 
 def log(sizes: Sizes, interactions: int | None = None) -> Histories:
+    """Synthetic histories, of `sizes.interactions` items unless another number is given."""
     return synthetic_histories(interactions or sizes.interactions, items=sizes.items, seed=0)
 
 
@@ -76,6 +77,7 @@ def epoch_of(
 
 
 def targets(histories: Histories, params: Params) -> int:
+    """How many target positions an epoch has."""
     return int(training_windows(histories, params.sequence.max_length).targets.sum())
 
 

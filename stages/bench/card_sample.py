@@ -13,22 +13,19 @@ import polars as pl
 
 from stages.bench.workspace import write_params
 from stages.files import read_json
+from stages.params import OURS
 from stages.rank_files import PROTOCOLS
 from stages.training.metrics import per_user_metrics
 from stages.training.statistics import interval
 
-SYSTEMS = ("sicsrec", "id_encoder")
 COMMITTED = Path("metrics/evaluate.json")
 METRIC = "ndcg@10"
 
 
-def measure_sample(
-    device: str, changes: Mapping[str, Any], committed: Path = Path("metrics/evaluate.json")
-) -> dict[str, Any]:
+def measure_sample(device: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds of `dvc repro` by device, and the agreement of the metrics.
 
-    changes: to params.yaml, besides `device`. Raises RuntimeError with the last
-    lines of `dvc repro` when it fails.
+    changes: to params.yaml, besides `device`. Raises RuntimeError with the last lines of `dvc repro` when it fails.
     """
     with TemporaryDirectory() as folder:
         clones = {name: Path(folder) / name for name in ("device", "cpu")}
@@ -69,7 +66,7 @@ def agreement(device: Path, cpu: Path, committed: Path) -> dict[str, Any]:
     within_committed: whether SICSRec's ndcg@10 on the device is in the committed interval.
     """
     result: dict[str, Any] = {}
-    for system in SYSTEMS:
+    for system in OURS:
         left, right = (pl.read_parquet(clone / f"artifacts/ranks/{system}.parquet") for clone in (device, cpu))
         for protocol, column in PROTOCOLS.items():
             here, there = (per_user_metrics(frame[column].to_numpy())[METRIC] for frame in (left, right))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from jaxtyping import Int
 
 from stages.bench.machine import machine
 from stages.bench.subprocess_usage import subprocess_usage
@@ -35,6 +36,11 @@ RESULT = Path("metrics/bench_large.json")
 SECONDS_COVERED = 365 * 86_400  # timestamps are spread over a year
 
 
+def log_uniform_items(rng: np.random.Generator, items: int, size: int) -> Int[np.ndarray, " size"]:
+    """Item numbers from 0, of which number r has a share of about 1/r (Zipf's law)."""
+    return (items ** rng.random(size)).astype(np.int64) - 1
+
+
 def write_dataset(folder: Path, users: int, items: int, interactions: int, seed: int = 0) -> None:
     """Write `large_pair.csv` (item, user, timestamp) and `large_item.csv` into `folder`, in random order of events.
 
@@ -51,7 +57,7 @@ def write_dataset(folder: Path, users: int, items: int, interactions: int, seed:
     with (folder / f"{NAME}_pair.csv").open("wb") as file:
         for begin in range(0, interactions, CHUNK):
             size = min(CHUNK, interactions - begin)
-            item = pl.Series((items ** rng.random(size)).astype(np.int64) - 1)  # log-uniform ranks
+            item = pl.Series(log_uniform_items(rng, items, size))
             user = pl.Series((users * (1 - np.sqrt(rng.random(size)))).astype(np.int64))
             time = pl.Series("time", rng.integers(0, SECONDS_COVERED, size))
             frame = pl.select(pl.format("v{}", item), user=pl.format("u{}", user), time=time)

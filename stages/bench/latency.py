@@ -39,6 +39,7 @@ Served = Sasrec | MissRec | Sicsrec
 
 
 def trained_sicsrec() -> Sicsrec:
+    """The SICSRec of the last `dvc repro`, not folded."""
     return load_model(ARTIFACTS / "sicsrec.safetensors", Sicsrec, SicsrecConfig)
 
 

@@ -18,6 +18,7 @@ class Ratio:
     most: float = float("inf")
 
     def line(self, value: float) -> str:
+        """The ratio as it is printed, with its bounds, and whether it misses them."""
         bounds = f"at least {self.least:g}" if self.most == float("inf") else f"{self.least:g} to {self.most:g}"
         if not self.least:
             bounds = f"at most {self.most:g}" if self.most < float("inf") else ""

@@ -121,9 +121,9 @@ def _role(path: PurePosixPath, dataset: str) -> tuple[str, bool]:
 
 
 def _settle_bare_name(files: Files, dataset: str) -> None:
-    """A file called as the dataset has its items, if that is a word for items and only another has the interactions.
+    """A file named like the dataset holds the items if its name is a word for items and another has the interactions.
 
-    So of movies.csv and ratings.csv, but not of Amazon's Books.jsonl and meta_Books.jsonl.
+    movies.csv beside ratings.csv does; Amazon's Books.jsonl beside meta_Books.jsonl does not.
     """
     named, others = files.tables["interactions"]
     bare = [path for path in named if _words(_stem(path)) == _words(dataset)]

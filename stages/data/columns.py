@@ -1,7 +1,7 @@
 """Find the columns of user, item, time and title: by params, or by the names that datasets commonly use."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -28,9 +28,7 @@ TITLE = {
 TITLE_ZH = {"titlezh", "titlecn", "zh", "chinesetitle", "titlechinese", "namezh", "namecn", "zhtitle", "cntitle"}
 TITLE_EN = {"titleen", "en", "englishtitle", "titleenglish", "nameen", "entitle"}
 TITLES = TITLE | TITLE_ZH | TITLE_EN
-OTHER_COLUMN = {
-    "parentasin": {"asin"}
-}  # Amazon's parent_asin joins variants of a product; its item files have no other
+OTHER_COLUMN = {"parentasin": {"asin"}}  # Amazon's parent_asin joins a product's variants; its item files have no other
 LAYOUTS = {  # MovieLens' files without a header
     "ratings.dat": ("user_id", "item_id", "rating", "timestamp"),
     "movies.dat": ("item_id", "title"),
@@ -227,6 +225,6 @@ def _at_most_one(names: Sequence[str], known: set[str], file: str) -> str:
     return found[0] if found else ""
 
 
-def _listed(names: object) -> str:
-    shown = [str(name) for name in names]  # type: ignore[attr-defined]
+def _listed(names: Iterable[str]) -> str:
+    shown = list(names)
     return ", ".join(shown[:12]) + (" …" if len(shown) > 12 else "")

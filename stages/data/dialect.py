@@ -117,7 +117,7 @@ def _has_quoted_field(file: Path, separator: str, encoding: str) -> bool:
 
 
 def find_encoding(file: Path, path: PurePosixPath, sample: bytes) -> str:
-    """UTF-16 if the sample has its byte order mark; Latin-1 for MovieLens\' files that are not UTF-8; else UTF-8.
+    """UTF-16 if the sample has its byte order mark; Latin-1 for MovieLens' files that are not UTF-8; else UTF-8.
 
     Raises InputError if the file is not UTF-16, or not Latin-1, to its end.
     """

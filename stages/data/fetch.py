@@ -83,15 +83,14 @@ def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> li
     interactions = opened.table(path)
     columns = _find_columns(interactions, wanted)
     items_path = pick_one(files, "items", lambda candidate: candidate != path and opened.looks_like(candidate, "items"))
-    items = _read_items(opened.table(items_path), columns, wanted, spool) if items_path else None
-    if wanted.item not in ("", columns.item) and not (items_path and wanted.item in opened.table(items_path).columns):
-        raise InputError(f"columns.item={wanted.item}: {interactions.name} has no such column, nor has an items' file")
-    if wanted.title not in ("", columns.title) and not (
-        items_path and wanted.title in opened.table(items_path).columns
-    ):
-        raise InputError(
-            f"columns.title={wanted.title}: {interactions.name} has no such column, nor has an items' file"
-        )
+    item_table = opened.table(items_path) if items_path else None
+    items = _read_items(item_table, columns, wanted, spool) if item_table else None
+    for role, given, found in (("item", wanted.item, columns.item), ("title", wanted.title, columns.title)):
+        if given not in ("", found) and not (item_table and given in item_table.columns):
+            raise InputError(
+                f"columns.{role}={given}: {interactions.name} has no such column, nor has an items' file: name one "
+                "that is there, or empty the key"
+            )
     rows = scan_interactions(interactions, columns, items, spool / "interactions")
     items_file = items_path.as_posix() if items_path else ""
     new = unknown_items(rows, items, interactions=interactions.name, file=items_file)

@@ -170,7 +170,7 @@ def _window_groups(windows: Windows, batch_positions: int, rng: np.random.Genera
 
 
 def _cut_batch(values: Tensor, start: Tensor, end: Tensor, first: Tensor, width: int) -> Batch:
-    """A batch of windows, padded to `width`, the longest; a number, because `max()` on a GPU would wait for it."""
+    """A batch of windows. width: length of the longest, passed because a GPU's `max()` would be waited for."""
     index = start[:, None] + torch.arange(width, device=values.device)
     inside, last = index < end[:, None], len(values) - 1
     wanted = inside & (index >= (start + first)[:, None])

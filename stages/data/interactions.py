@@ -81,7 +81,7 @@ def _refuse_empty(rows: pl.LazyFrame, file: str) -> None:
     if not count:
         raise InputError(f"{file} has no interactions: get it anew")
     if fault is not None:
-        raise InputError(f"{file}, row {fault}: an id is empty")
+        raise InputError(f"{file}, row {fault}: an id is empty: fill it in, or remove the row")
 
 
 def _refuse_better_time(rows: pl.LazyFrame, rivals: dict[str, str], file: str) -> None:

@@ -27,7 +27,7 @@ def load_items(table: Table, columns: ItemColumns, spool: Path) -> pl.DataFrame:
     if items.is_empty():
         raise InputError(f"{table.name} has no items: get it anew")
     if nameless := items.filter(pl.col("raw_id") == "")["row"].to_list():
-        raise InputError(f"{table.name}, row {nameless[0]}: the item id is empty")
+        raise InputError(f"{table.name}, row {nameless[0]}: the item id is empty: fill it in, or remove the row")
     items = items.unique(list(ITEMS), keep="first", maintain_order=True)
     if twice := items.filter(~pl.col("raw_id").is_first_distinct()).select("raw_id", "row").rows():
         raise InputError(

@@ -66,7 +66,7 @@ def make_world(items: int, topics: int, rng: np.random.Generator) -> World:
 
 
 def _moves(topics: int, rng: np.random.Generator) -> Float[np.ndarray, "S S"]:
-    """Probability of the next sub-topic: the same, a sibling, its like in the follow-up topic, or any."""
+    """Probability of the next sub-topic: the same, a sibling, the one in its place in the follow-up topic, or any."""
     count = topics * SUBTOPICS
     topic, place = np.arange(count) // SUBTOPICS, np.arange(count) % SUBTOPICS
     order = rng.permutation(topics)

@@ -122,7 +122,7 @@ def _folder_entries(folder: Path) -> Iterator[Entry]:
     """The files of a folder; symbolic links are followed (DVC and shared disks use them), each folder is read once."""
     seen = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        folders[:] = sorted(name for name in folders if _counts(PurePosixPath(name)))
+        folders[:] = sorted(name for name in folders if _is_visible(PurePosixPath(name)))
         real = Path(root).resolve()
         if real in seen:
             folders.clear()
@@ -130,7 +130,7 @@ def _folder_entries(folder: Path) -> Iterator[Entry]:
         seen.add(real)
         for name in sorted(files):
             path = Path(root) / name
-            if _counts(PurePosixPath(name)):
+            if _is_visible(PurePosixPath(name)):
                 yield Entry(PurePosixPath(path.relative_to(folder).as_posix()), partial(_open_file, path))
 
 
@@ -142,8 +142,8 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _counts(path: PurePosixPath) -> bool:
-    """Whether neither a file nor a folder that it is in is hidden; macOS adds a hidden ._NAME and a __MACOSX."""
+def _is_visible(path: PurePosixPath) -> bool:
+    """False for hidden files and for all in a hidden folder; macOS adds a hidden ._NAME and a __MACOSX."""
     return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
@@ -153,7 +153,7 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
             name = _safe_name(path, member.filename)
             if member.flag_bits & 1:
                 raise InputError(f"source: {path} is encrypted: unpack it, then set `source` to the folder")
-            if not member.is_dir() and not stat.S_ISLNK(member.external_attr >> 16) and _counts(name):
+            if not member.is_dir() and not stat.S_ISLNK(member.external_attr >> 16) and _is_visible(name):
                 yield Entry(name, partial(archive.open, member))
 
 
@@ -161,7 +161,7 @@ def _tar_entries(path: Path) -> Iterator[Entry]:
     with tarfile.open(path, "r:*") as archive:
         for member in archive:
             name = _safe_name(path, member.name)
-            if member.isreg() and _counts(name):
+            if member.isreg() and _is_visible(name):
                 yield Entry(name, partial(_open_member, archive, member))
         _check_end(archive)
 

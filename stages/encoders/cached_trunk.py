@@ -73,7 +73,7 @@ class Tuned(nn.Module):
         self.whole = fresh or train == "all"
         self.last = None if self.whole else find_last_block(encoder, encoder.trimmed(_rows(inputs, torch.arange(1))))
         if self.last:
-            self.replayed = self.last.after
+            self.replayed = self.last.before_pooling
             self.requires_grad_(False)
             for weight in self.last.weights:
                 weight.requires_grad_(True)
@@ -126,8 +126,8 @@ class Tuned(nn.Module):
             group = self._run_trunk(self.encoder.trimmed(_rows(self.inputs, rows)), len(rows), reduced=False)
         except NOT_APPLICABLE:
             return False
-        for count in range(len(self.last.after), -1, -1):
-            self.replayed = self.last.after[:count]
+        for count in range(len(self.last.before_pooling), -1, -1):
+            self.replayed = self.last.before_pooling[:count]
             try:
                 vectors = self._from_cache(group, torch.arange(len(rows)))
             except NOT_APPLICABLE:
@@ -193,7 +193,7 @@ class Tuned(nn.Module):
         """Dropout only in what is trained: the rest computes what was cached."""
         super().train(mode and self.whole)
         if mode and self.last:
-            for part in (self.last.block, *self.last.after, *self.last.behind):
+            for part in (self.last.block, *self.last.before_pooling, *self.last.in_pooling):
                 part.train()
         return self
 

@@ -1,4 +1,4 @@
-"""A dataset's covers by item id: whatever image Pillow can read, as a small RGB image, or the news that it cannot."""
+"""A dataset's covers by item id, as small RGB images; None for what Pillow cannot read."""
 
 import os
 import struct

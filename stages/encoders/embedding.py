@@ -21,13 +21,13 @@ def embed_items(
     for part in (encoder.model, encoder.head):
         part.to(device).eval()
     usable = inputs.usable.nonzero().flatten()
-    lengths = encoder.lengths({name: tensor[usable] for name, tensor in inputs.values.items()})
+    lengths = encoder.lengths({argument: tensor[usable] for argument, tensor in inputs.values.items()})
     batches = usable[lengths.argsort(stable=True)].split(batch_size)
     own = batches[distributed.rank() :: distributed.world_size()]
     parts = []
     for rows in tqdm(own, desc=name, unit="batch", disable=None if distributed.rank() == 0 else True):
-        batch = encoder.trimmed({name: tensor[rows] for name, tensor in inputs.values.items()})
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        batch = encoder.trimmed({argument: tensor[rows] for argument, tensor in inputs.values.items()})
+        batch = {argument: tensor.to(device) for argument, tensor in batch.items()}
         with reduced_precision(device):
             parts.append((rows, encoder.pool(encoder.states(batch), batch)))
     vectors = distributed.gather_matrix(parts, len(inputs.usable))

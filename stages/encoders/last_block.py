@@ -16,8 +16,8 @@ class LastBlock:
     """The part of a model that `sft.train=last_block` trains, with what the model runs after it."""
 
     block: nn.Module
-    after: list[nn.Module]  # run between the block and `states`, in order
-    behind: list[nn.Module]  # run between `states` and the vector
+    before_pooling: list[nn.Module]  # that the encoder's `states` runs after the block, in order
+    in_pooling: list[nn.Module]  # that the encoder's `pool` runs
     weights: list[nn.Parameter]  # of all of these, those that the vector depends on
 
 
@@ -41,9 +41,10 @@ def find_last_block(encoder: ContentEncoder, inputs: Inputs) -> LastBlock:
         )
     before = {id(parameter) for event in calls.events[:position] for parameter in _own_parameters(event)}
     before -= {id(parameter) for parameter in block.parameters()}
-    after, behind = _outermost(calls.events[position + 1 : end]), _outermost(calls.events[end + 1 :])
-    weights = {id(p): p for module in [block, *after, *behind] for p in module.parameters() if id(p) not in before}
-    return LastBlock(block, after, behind, _reached(encoder, inputs, list(weights.values())))
+    before_pooling, in_pooling = _outermost(calls.events[position + 1 : end]), _outermost(calls.events[end + 1 :])
+    trained = [block, *before_pooling, *in_pooling]
+    weights = {id(p): p for module in trained for p in module.parameters() if id(p) not in before}
+    return LastBlock(block, before_pooling, in_pooling, _reached(encoder, inputs, list(weights.values())))
 
 
 Event = tuple[str, nn.Module] | str
@@ -67,7 +68,7 @@ class _Calls:
 
 
 def _last_block(model: nn.Module, events: list[Event]) -> nn.Module:
-    """The last child that the model calls of its last list of blocks; without a list, of its own children."""
+    """The child that is called last, of the model's last list of blocks; without such a list, of the model itself."""
     if isinstance(stage := getattr(model, "layer4", None), nn.Sequential):
         return stage  # ResNet's stages are four attributes, not a list
     last_end = {id(event[1]): place for place, event in enumerate(events) if not isinstance(event, str)}
@@ -104,13 +105,13 @@ def _outermost(events: list[Event]) -> list[nn.Module]:
             if depth == 0:
                 found.append(module)
             depth += 1
-        elif depth:  # else it is the end of a module that the block is part of
+        elif depth:  # at depth 0 it is the end of a module that the block is part of
             depth -= 1
     return found
 
 
 def _reached(encoder: ContentEncoder, inputs: Inputs, weights: list[nn.Parameter]) -> list[nn.Parameter]:
-    """Those of the weights on which the vector depends."""
+    """The weights on which the vector depends."""
     needed = [weight.requires_grad for weight in weights]
     for weight in weights:
         weight.requires_grad_(True)

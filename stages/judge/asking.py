@@ -210,7 +210,7 @@ class Run:
         return (await self.server.send(host, half)).tokens_in >= reply.tokens_in - CUT_TOLERANCE
 
     def _count(self, prompts: Iterable[Prompt]) -> None:
-        """Count valid and invalid answers. Raises InputError when nearly all are invalid, with one of them whole."""
+        """Count valid and invalid answers. Raises InputError, which quotes one, when nearly all are invalid."""
         for prompt in prompts:
             verdict = read(self.answers[prompt.key], prompt, self.server)
             self.valid, self.invalid = self.valid + verdict.valid, self.invalid + (not verdict.valid)

@@ -66,7 +66,9 @@ class ChatServer(Protocol):
     @property
     def retry_seconds(self) -> float: ...  # the first rest after a fault
 
-    def connect(self) -> AbstractAsyncContextManager[list[Host]]: ...
+    def connect(self) -> AbstractAsyncContextManager[list[Host]]:
+        """A client for each server, closed after the block."""
+        ...
 
     async def inspect(self, hosts: list[Host]) -> Model:
         """Check servers and model. Raises InputError that says what to start, to install or to set."""

@@ -21,6 +21,8 @@ SHORTEST_TITLE = 8  # characters
 
 @dataclass(frozen=True)
 class Prompt:
+    """What is asked for one question, whole or shortened."""
+
     key: str  # hash of all that decides the answer
     text: str
     question: Question  # with the candidates that the prompt shows

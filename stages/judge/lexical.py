@@ -11,13 +11,17 @@ from stages.judge.prompt import Question, Verdict
 
 @dataclass(frozen=True)
 class LexicalJudge:
+    """The most similar title by TF-IDF. Implements judge.Judge."""
+
     threshold: float  # below this cosine no candidate is similar
 
     def choose(self, questions: list[Question], titles: list[str]) -> tuple[list[Verdict], Statistics]:
+        """See judge.Judge."""
         return choose_similar(questions, titles, self.threshold), {}
 
 
 def make_judge(settings: JudgeSettings) -> LexicalJudge:
+    """The judge with these settings, for the registry."""
     return LexicalJudge(settings.pairs.threshold)
 
 

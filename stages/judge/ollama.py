@@ -45,6 +45,7 @@ class Server:
     think: str = "auto"  # auto, never, always
 
     def connect(self) -> AbstractAsyncContextManager[list[Host]]:
+        """A client for each server, closed after the block."""
         urls = tuple(dict.fromkeys(base_url(host) for host in self.hosts))
         return connect(urls, concurrency=self.concurrency, timeout=self.timeout, headers={}, environment_proxy=False)
 
@@ -127,15 +128,19 @@ class Server:
 
 @dataclass(frozen=True)
 class OllamaJudge:
+    """An Ollama model. Implements judge.Judge."""
+
     server: Server
     journals: Path
     max_invalid: float
 
     def choose(self, questions: list[Question], titles: list[str]) -> tuple[list[Verdict], Statistics]:
+        """See judge.Judge."""
         return ask(questions, titles, self.server, self.journals, self.max_invalid)
 
 
 def make_judge(settings: JudgeSettings) -> OllamaJudge:
+    """The judge with these settings, for the registry."""
     section = settings.ollama
     server = Server(
         hosts=section.hosts, model=settings.name, concurrency=section.concurrency, timeout=section.timeout,

@@ -69,6 +69,7 @@ class Server:
     think: str = "never"  # the protocol has no switch for it
 
     def connect(self) -> AbstractAsyncContextManager[list[Host]]:
+        """A client for each server, closed after the block. Raises InputError for an odd key or address."""
         key = os.environ.get("OPENAI_API_KEY", "").strip()  # read from a file it ends with a line break
         if not (key.isascii() and key.isprintable()):
             raise InputError("the environment's OPENAI_API_KEY has characters that no key has: copy it anew")
@@ -128,15 +129,19 @@ class Server:
 
 @dataclass(frozen=True)
 class OpenAIJudge:
+    """A model behind OpenAI's protocol. Implements judge.Judge."""
+
     server: Server
     journals: Path
     max_invalid: float
 
     def choose(self, questions: list[Question], titles: list[str]) -> tuple[list[Verdict], Statistics]:
+        """See judge.Judge."""
         return ask(questions, titles, self.server, self.journals, self.max_invalid)
 
 
 def make_judge(settings: JudgeSettings) -> OpenAIJudge:
+    """The judge with these settings, for the registry."""
     section = settings.openai
     server = Server(
         base_url=section.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, model=settings.name,

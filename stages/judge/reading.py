@@ -25,7 +25,8 @@ def check_invalid(verdicts: list[Verdict], server: ChatServer, max_invalid: floa
     if len(invalid) > max_invalid * len(verdicts):
         raise InputError(
             f"{len(invalid)} of {len(verdicts)} answers of {server.model} are invalid, more than "
-            f"{server.section}.max_invalid={max_invalid}; one was {invalid[0].text!r:.80} ({invalid[0].fault})"
+            f"{server.section}.max_invalid={max_invalid}; one was {invalid[0].text!r:.80} ({invalid[0].fault}): "
+            "try another llm or pairs.format, or raise max_invalid"
         )
 
 

@@ -1,4 +1,4 @@
-"""Controls of Table 8: content vectors that say nothing of their item. A gain that stays is not the content's."""
+"""Controls of Table 8: content vectors that say nothing of their item. A gain that they leave is not from content."""
 
 import torch
 import torch.nn.functional as F

@@ -17,8 +17,8 @@ def neighbours_of_unseen(
 ) -> Neighbours:
     """The nearest seen items of each item that training never saw. vectors: of the encoders, by modality.
 
-    They are told by the model's content vectors and the encoders' together: the first know what users view together but
-    were trained on seen items, the second know nothing of users.
+    Nearest by the model's content vectors and the encoders' together: the first know what users view together but were
+    trained on seen items, the second know nothing of users.
     """
     units = unit_content({"model": model.content_vectors(), **vectors}, centre=seen)
     every = torch.arange(1, len(seen) + 1, device=seen.device)

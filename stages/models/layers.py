@@ -14,7 +14,7 @@ from stages.parallel import distributed
 
 
 def dropout(x: Float[Tensor, "*any"], rate: float, *, training: bool, table: bool = False) -> Float[Tensor, "*any"]:
-    """Inverted dropout. `table`: the rows of `x` are not those of the batch, and all ranks drop the same elements.
+    """Inverted dropout. `table`: the rows of `x` are not those of the batch; on CPUs all ranks drop the same elements.
 
     On a CPU one random byte is drawn per element, so the rate is rounded to 1/256 and at most 255/256. torch draws 32
     bits, which takes a quarter of a training step.

@@ -35,11 +35,11 @@ class Sasrec(Recommender):
         initialise(self)
 
     def embedded(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """The encoder's input (eqs. 5, 8)."""
+        """The encoder's input (eq. 5)."""
         return self.input(self.item_embedding(items) + self.position_embedding.weight[: items.shape[1]])
 
     def hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """State after each item (eq. 9)."""
+        """State after each item (eqs. 8, 9)."""
         return self.encoder(self.embedded(items))
 
     def candidates(self, items: Int[Tensor, " n"] | None) -> Float[Tensor, "n D"]:

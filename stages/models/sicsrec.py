@@ -53,6 +53,16 @@ class SicsrecConfig:
     def lora(self) -> bool:
         return self.id_stream and "id_encoder" in self.frozen and "lora" not in self.without
 
+    @property
+    def needs_id_encoder(self) -> bool:
+        """Whether an ID part is frozen, and so starts from the encoder of step one (section 3.5)."""
+        return self.use_id and not {"id_embedding", "id_encoder"}.isdisjoint(self.frozen)
+
+    @property
+    def needs_content_first(self) -> bool:
+        """Whether a content part is frozen, and so is trained alone beforehand (Table 9)."""
+        return not {"content_embedding", "content_encoder"}.isdisjoint(self.frozen)
+
     def refusal(self) -> str | None:
         """Why this combination of modalities and `without` is refused, or None."""
         absent = [name for name in self.without if name in ("imse", "mmsd", "lora") and not self.use_id]
@@ -167,8 +177,8 @@ class Sicsrec(Recommender):
         c, positions = self.config, self.position_embedding.weight[: items.shape[1]]
         parts = []
         if c.id_stream:
-            x = self.id_input(self.item_embedding(items) + positions)  # eqs. 5, 8
-            parts.append(self.id_encoder.last(x, items) if last else self.id_encoder(x))  # eq. 9
+            x = self.id_input(self.item_embedding(items) + positions)  # eq. 5
+            parts.append(self.id_encoder.last(x, items) if last else self.id_encoder(x))  # eqs. 8, 9
         if c.widths:
             content = self._content_states(items, positions, last and not c.decoder)
             if c.content_stream:
@@ -207,9 +217,8 @@ class Sicsrec(Recommender):
         """Eq. 19 and its terms. targets: 0 = none."""
         c = self.config
         states, answers = select_targets(self.hidden(items), targets)
-        ce = next_item_loss(states / c.tau, answers, self.candidates, self.sampler, self.smoothing)  # eq. 17
-        terms = {"ce": ce}
-        total = terms["ce"]
+        total = next_item_loss(states / c.tau, answers, self.candidates, self.sampler, self.smoothing)  # eq. 17
+        terms = {"ce": total}
         if c.widths and "concl" not in c.without:
             terms["concl"] = self.contrastive(states, answers)
             total = total + c.alpha * terms["concl"]

@@ -10,6 +10,8 @@ from enum import Enum
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stages.errors import InputError
+
 if TYPE_CHECKING:
     from stages.models.baselines.material import Material
     from stages.models.recommender import Recommender
@@ -74,3 +76,11 @@ SYSTEMS = {
     "llmesr_t_id": System("llmesr", Scheme.POSITIONS_WITH_USERS, ("text",), 0.5),
     "llmesr_tv_id": System("llmesr", Scheme.POSITIONS_WITH_USERS, ("text", "image"), 0.5),
 }
+
+
+def named_system(arguments: list[str]) -> str:
+    """The system that a stage's command line names. Raises InputError when it names none of SYSTEMS."""
+    name = arguments[0] if arguments else ""
+    if name not in SYSTEMS:
+        raise InputError(f"baselines: there is no {name!r}; there are {', '.join(SYSTEMS)}")
+    return name

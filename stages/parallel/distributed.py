@@ -1,7 +1,8 @@
 """Collectives for data-parallel training with `launch: torchrun …`; with one process every function is the identity.
 
-Every rank iterates over the same batches in the same order and computes its shard of the rows of each. All ranks draw
-the random numbers of the whole batch and use their slice of them, so that any world size trains the same model.
+Every rank iterates over the same batches in the same order and computes its shard of the rows of each. On CPUs all
+ranks draw the random numbers of the whole batch and use their slice of them, so that any world size trains the same
+model; GPUs draw dropout by their own generators.
 """
 
 from collections.abc import Iterable, Iterator
@@ -51,8 +52,10 @@ def shard_batches(batches: Iterable[BatchParts]) -> Iterator[BatchParts]:
             continue
         first, end = (total * n // world_size() for n in (rank(), rank() + 1))
         _shard = Shard(first, end - first, total)
-        yield tuple(part[first:end] for part in batch)
-        _shard = None
+        try:
+            yield tuple(part[first:end] for part in batch)
+        finally:  # also if the caller stops amid an epoch: what follows is of no batch
+            _shard = None
 
 
 def random_shape(shape: tuple[int, ...]) -> tuple[tuple[int, ...], slice]:

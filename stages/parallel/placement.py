@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-SHARE = 4  # data may take at most 1 / SHARE of the GPU's free memory
+LARGEST_SHARE = 1 / 4  # of the GPU's free memory, that data may take
 
 
 def choose_placement(size: int, device: torch.device) -> torch.device:
     """`device` itself for data of `size` bytes, or the CPU when a GPU has too little free memory for it."""
-    if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] // SHARE:
+    if device.type == "cuda" and size > LARGEST_SHARE * torch.cuda.mem_get_info(device)[0]:
         return torch.device("cpu")
     return device
 

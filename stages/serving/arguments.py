@@ -8,6 +8,7 @@ from stages.models.systems import SYSTEMS
 from stages.serving.similar import BY
 from stages.serving.writing import check_output, check_place
 
+TOP = 10
 PICTURES = (".png", ".jpg")
 SICSRECS, FUSED = ("sicsrec", "distilled"), "fused"
 NAMES = (*SICSRECS, "id_encoder", FUSED, *SYSTEMS)
@@ -22,7 +23,7 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
     task.add_argument("--similar", metavar="ID", help="the items most like this one")
     task.add_argument("--users", metavar="all|FILE", help="all users of the dataset, or those of a file")
     task.add_argument("--histories", type=Path, metavar="FILE", help="rows of user, item and, if there is one, time")
-    parser.add_argument("--top", type=int, default=10, help="items for each user (default: 10)")
+    parser.add_argument("--top", type=int, help=f"items for each user (default: {TOP}); of --titles: default: all")
     parser.add_argument("--keep-viewed", action="store_true", help="recommend items of the history too")
     parser.add_argument("--out", type=Path, metavar="FILE", help="of --users, --histories: .parquet, .csv or .jsonl")
     parser.add_argument(
@@ -46,7 +47,9 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="of --explain: also drawn, as .png or .jpg")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
-    if arguments.top < 1:
+    if arguments.top is None and not arguments.titles:
+        arguments.top = TOP
+    if arguments.top is not None and arguments.top < 1:
         raise InputError(f"--top {arguments.top}: ask for one item or more")
     for option, given, fits, of in (
         ("--out", arguments.out, arguments.users or arguments.histories, "--users and --histories"),
@@ -62,7 +65,9 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
                 f"{arguments.system}"
             )
     if arguments.picture and not (arguments.explain and arguments.history):
-        raise InputError(f"--picture {arguments.picture}: only --history with --explain has one")
+        raise InputError(
+            f"--picture {arguments.picture}: only --history with --explain has one: add both, or leave it out"
+        )
     if arguments.picture and arguments.picture.suffix not in PICTURES:
         raise InputError(f"--picture {arguments.picture}: end the name in {', '.join(PICTURES)}")
     if arguments.picture:

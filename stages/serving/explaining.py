@@ -9,11 +9,13 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
+from stages.models.content import fuse_modalities
 from stages.models.layers import Attention, Block, TransformerEncoder
-from stages.models.sicsrec import Sicsrec, fuse_modalities
+from stages.models.sicsrec import Sicsrec
 from stages.serving.trained import Trained
 
 LEANS_ON = 3  # items of the history that are named
+STATE_PARTS = ("id", "content", "both", "rest")  # ID encoder, content encoder, decoder, bias
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,14 @@ def explain(trained: Trained, history: list[int], rows: pl.DataFrame) -> Explana
     latest = torch.tensor([history[-config.max_length :]], device=trained.device)
     with recorded_inputs([model.projection, *last_attentions(model)]) as inputs:
         model.hidden(latest)
-    streams = inputs[model.projection][0][0, -1].split(config.dim)
-    weights = model.projection.weight.split(config.dim, dim=1)
-    parts = [weight @ stream for weight, stream in zip(weights, streams, strict=True)] + [model.projection.bias]
-    length = torch.stack(parts).sum(dim=0).norm()
+    parts = state_parts(model, inputs[model.projection][0][0, -1])
+    summands = torch.stack([*parts.values()])
+    length = summands.sum(dim=0).norm()
     number = dict(trained.items.select("raw_id", "item").iter_rows())
     items = torch.tensor([number[raw_id] for raw_id in rows["item"]], dtype=torch.long, device=trained.device)
-    shares = trained.matrix[items - 1] @ (torch.stack(parts) / length).T
-    present = {"id": config.id_stream, "content": config.content_stream, "both": config.decoder, "rest": True}
-    names = [name for name, there in present.items() if there]
-    columns = dict.fromkeys(present) | dict(zip(names, shares.T, strict=True))
-    columns |= item_parts(trained, items, torch.stack(parts).sum(dim=0) / length)
+    shares = trained.matrix[items - 1] @ (summands / length).T
+    columns = dict.fromkeys(STATE_PARTS) | dict(zip(parts, shares.T, strict=True))
+    columns |= item_parts(trained, items, summands.sum(dim=0) / length)
     attention = torch.stack([attention_of_last(layer, *inputs[layer]) for layer in last_attentions(model)]).mean(dim=0)
     most = attention.topk(min(LEANS_ON, len(attention))).indices.tolist()
     leans_on = [trained.items["raw_id"][int(latest[0, place]) - 1] for place in most]
@@ -61,6 +60,19 @@ def explain(trained: Trained, history: list[int], rows: pl.DataFrame) -> Explana
         leans_on=pl.Series([leans_on] * rows.height),
     )
     return Explanation(rows, latest[0].tolist(), attention.tolist())
+
+
+def state_parts(model: Sicsrec, streams: Tensor) -> dict[str, Tensor]:
+    """What the projection of eq. 15 adds up, by the names in STATE_PARTS, without streams that the model lacks.
+
+    streams: the projection's input, (streams · D,). → {name: (D,)}.
+    """
+    c = model.config
+    present = {"id": c.id_stream, "content": c.content_stream, "both": c.decoder}
+    names = [name for name, there in present.items() if there]
+    weights = model.projection.weight.split(c.dim, dim=1)
+    parts = zip(names, weights, streams.split(c.dim), strict=True)
+    return {name: weight @ stream for name, weight, stream in parts} | {"rest": model.projection.bias}
 
 
 def item_parts(trained: Trained, items: Tensor, state: Tensor) -> dict[str, Tensor | None]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from stages.encoders.modalities import encoding_settings
 from stages.errors import InputError
 from stages.files import read_json, read_vectors
+from stages.models.content import fuse_modalities
 from stages.models.nearest import nearest_items, unit_content
-from stages.models.sicsrec import Sicsrec, SicsrecConfig, fuse_modalities
+from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import Params
 from stages.provenance import check_inputs
 from stages.serving.content_vectors import ENCODERS, tuned_vectors

@@ -1,12 +1,22 @@
 """Rows printed for a person or a program."""
 
 import json
+import os
+import sys
 
 import polars as pl
 
 
 def show(frame: pl.DataFrame, as_json: bool, header: bool = False) -> None:
-    """Print the rows as JSON or as tab-separated text."""
+    """Print the rows as JSON or as tab-separated text, as far as they are read (`| head`)."""
+    try:
+        _print(frame, as_json, header)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python flushes once more and complains
+
+
+def _print(frame: pl.DataFrame, as_json: bool, header: bool) -> None:
     if as_json:
         print(json.dumps(frame.to_dicts(), ensure_ascii=False, indent=2))
         return

@@ -93,9 +93,10 @@ def rank_items(
     numbers = np.ones((len(requests.users), top), dtype=np.int32)
     scores = np.full(numbers.shape, -np.inf, dtype=np.float32)
     known = np.flatnonzero(requests.histories.lengths)
-    histories = Histories(requests.histories.values, np.append(0, requests.histories.offsets[1:][known]))
     if not len(known):
         return numbers, scores
+    # users without items have no values either: without their offsets the histories of the others are packed as before
+    histories = Histories(requests.histories.values, np.append(0, requests.histories.offsets[1:][known]))
 
     def rank_batch(users: np.ndarray, items: Tensor) -> None:
         left_out = None

@@ -49,8 +49,8 @@ def all_users() -> Requests:
 def listed_users(path: Path, wanted: Wanted, *, ignore_unknown: bool) -> Requests:
     """The users of a file, in its order, each once, with their whole histories.
 
-    The file has one column, or one that `wanted` or its name tells is the user. Users that the dataset does not have
-    are refused (InputError), or have no history if `ignore_unknown`.
+    They are the file's only column, or the one that `wanted` or a usual name tells. Users that the dataset does not
+    have are refused (InputError), or have no history if `ignore_unknown`.
     """
     full = read_parquet(FULL)
     check_inputs(FULL, ITEMS)
@@ -97,7 +97,7 @@ def read_histories(path: Path, items: pl.DataFrame, wanted: Wanted, *, ignore_un
         events = events.unique(["user", "item", "time"], keep="first", maintain_order=True)
     _refuse_none(events, table)
     if nameless := events.filter(pl.col("user") == "")["row"].to_list():
-        raise InputError(f"{table.name}, row {nameless[0]}: the user is empty")
+        raise InputError(f"{table.name}, row {nameless[0]}: the user is empty: fill it in, or remove the row")
     numbers = items.select(raw_id="raw_id", number="item")
     events = events.join(numbers, left_on="item", right_on="raw_id", how="left", maintain_order="left")
     strangers = events.filter(pl.col("number").is_null() & (pl.col("item") != ""))["item"]

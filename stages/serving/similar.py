@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.errors import InputError
-from stages.models.sicsrec import Sicsrec, fuse_modalities
+from stages.models.content import fuse_modalities
+from stages.models.sicsrec import Sicsrec
 from stages.serving.trained import Trained
 
 BY = ("id", "text", "image", "both")
@@ -32,7 +33,9 @@ def unit_vectors(model: Sicsrec, by: str) -> Tensor:
 def usual_by(model: Sicsrec) -> str:
     """What items are compared by unless it is said: all content that the model reads, or id if it reads none."""
     content = list(model.config.widths)
-    return "both" if len(content) == 2 else (*content, "id")[0]
+    if len(content) == 2:
+        return "both"
+    return content[0] if content else "id"
 
 
 def similar_items(trained: Trained, number: int, *, by: str | None, top: int) -> pl.DataFrame:

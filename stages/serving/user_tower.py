@@ -69,7 +69,7 @@ def exported_program(model: Sicsrec) -> ExportedProgram:
 
 
 def largest_difference(folder: Path, model: Sicsrec, batches: list[np.ndarray]) -> float:
-    """Of the states that the written files compute and the model itself does. batches: of padded histories."""
+    """Largest difference of a state as a written file computes it from the model's. batches: of padded histories."""
     program = torch.export.load(folder / TORCH).module()
     session = onnxruntime.InferenceSession(folder / ONNX)
     largest = 0.0

@@ -104,10 +104,10 @@ def main() -> None:
     )
     result["where"] = {"dataset": dataset} | dict(pair.split("=", 1) for pair in options.where)
 
+    refuse_to_lose_runs(result, FOLDER / f"{options.name}_{dataset}.json")
     for row, group in used:
         for experiment in group:
             archive_run(experiment, row.system, ARCHIVE)
-    refuse_to_lose_runs(result, FOLDER / f"{options.name}_{dataset}.json")
     write_table(result, f"{options.name}_{dataset}")
     print(as_markdown(result))
 

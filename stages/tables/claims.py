@@ -20,8 +20,8 @@ from stages.tables.registry import (
 )
 
 Table = dict[str, Any]  # as summary.py writes it
-BEST_OTHER = ""  # the row with the highest mean but the better one itself
-NOT_SHOWN = {"pop", "itemknn"}  # not in the paper's table
+BEST_OTHER = ""  # as `worse`: of the other rows the one with the highest mean
+NOT_IN_PAPER = {"pop", "itemknn"}  # rows that the paper's table does not have
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ FURTHER_CLAIMS = (
 class Effect:
     """How far `better` is ahead of `worse`, as a share of worse's mean. interval: 95 %, None where ranks are gone."""
 
-    over: str
+    over: str  # the row that is `worse`
     gain: float
     interval: tuple[float, float] | None
     p_value: float
@@ -87,7 +87,7 @@ def effect(claim: Claim, table: Table, protocol: str) -> Effect | None:
     """The claim's effect in one table and protocol; None where a row was not run with the same seeds, or has none."""
     rows, reference = table["rows"], table["reference"]
     means = {name: row[protocol][TESTED]["mean"] for name, row in rows.items()}
-    others = [name for name in rows if name not in NOT_SHOWN | {claim.better}]
+    others = [name for name in rows if name not in NOT_IN_PAPER | {claim.better}]
     worse = claim.worse or max(others, key=means.__getitem__, default="")
     if claim.better not in rows or not means.get(worse) or reference not in (claim.better, worse):
         return None
@@ -103,7 +103,7 @@ def effect(claim: Claim, table: Table, protocol: str) -> Effect | None:
 
 
 def in_words(found: Effect | None, *, name: str | None) -> str:
-    """`holds: +11.7 % (+9.0 to +14.1), p 0.022`. name: of the other system, where the claim does not say it."""
+    """`holds: +11.7% (+9.0% to +14.1%), p 0.022`. name: of the other system, where the claim does not say it."""
     if found is None:
         return ""
     bounds = f" ({found.interval[0]:+.1%} to {found.interval[1]:+.1%})" if found.interval else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.params import METRICS
 from stages.tables.markdown import SIGNIFICANT, TESTED, p_cell
 from stages.tables.paper import paper_values
 from stages.training.metrics import mean_metrics, per_user_metrics
@@ -15,7 +16,6 @@ from stages.training.statistics import holm, interval, paired_p_value
 
 OURS = "sicsrec"
 FUSED, DISTILLED = "fused", "distilled"  # the sum of several systems of the table, and SICSRec taught by it
-METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
 SHOWN = ("ndcg@10", "hit@10")  # on the screen
 NAMES = {"sicsrec": "SICSRec", "id_encoder": "ID encoder alone"}
 IN_PAPER = {"id_encoder": "sasrec"}  # the ID encoder alone is SASRec
@@ -24,7 +24,7 @@ Ranks = dict[str, np.ndarray]  # {system: (users,) rank of the test item, 1 = be
 
 
 def compare(ranks: Ranks, *, resamples: int, seed: int) -> dict[str, Any]:
-    """Metrics of each system, tests of SICSRec against each other one, its gain over the best one of other authors.
+    """Metrics of each system, tests of SICSRec against each other one, its gain over the best (no sum, no student).
 
     → {"systems": {name: {metrics, "interval": 95 % of TESTED, "p": Holm-corrected of TESTED}},
        "best_other": {metric: {"system", "improvement"}}}.

@@ -83,13 +83,17 @@ class FinishedRun(Protocol):
     @property
     def params(self) -> dict[str, Any]: ...
 
-    def matches(self, params: dict[str, Any]) -> bool: ...
+    def matches(self, params: dict[str, Any]) -> bool:
+        """Whether it was run with these params."""
 
-    def ranks(self, system: str) -> pl.DataFrame | None: ...
+    def ranks(self, system: str) -> pl.DataFrame | None:
+        """The system's ranks of the test items, or None when the run has none."""
 
-    def epochs(self, system: str) -> int: ...
+    def epochs(self, system: str) -> int:
+        """How many epochs the system's training took; 0 for systems that only count."""
 
-    def split(self, system: str) -> str | None: ...
+    def split(self, system: str) -> str | None:
+        """Id of the split that the system was ranked on; None in runs that are older than such ids."""
 
 
 @dataclass(frozen=True)

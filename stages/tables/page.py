@@ -30,7 +30,7 @@ SYSTEM_NAMES = IN_README | {
     "vqrec": "VQ-Rec T", "missrec_t": "MISSRec T", "missrec_t_id": "MISSRec T+ID", "missrec_tv_id": "MISSRec T+V+ID",
     "llmesr_t_id": "LLM-ESR T+ID", "llmesr_tv_id": "LLMESR++ T+V+ID",
 }  # fmt: skip
-PROTOCOLS = {"kept": "viewed items kept", "filtered": "filtered"}
+PROTOCOL_NAMES = {"kept": "viewed items kept", "filtered": "filtered"}
 
 Table = dict[str, Any]  # as summary.py writes it
 
@@ -63,9 +63,11 @@ def titled(dataset: str) -> str:
 def readme_table(table4: dict[str, Table]) -> Iterator[str]:
     """SICSRec beside three systems: ndcg@10 in both protocols on each dataset."""
     datasets = [name for name in DATASETS if name in table4]
-    rows = [[TESTED, *(f"{name}, {protocol}" for name in datasets for protocol in PROTOCOLS.values())]]
+    rows = [[TESTED, *(f"{name}, {protocol}" for name in datasets for protocol in PROTOCOL_NAMES.values())]]
     for system, name in (IN_README | {"sicsrec": "**SICSRec ID+T**"}).items():
-        values = [table4[dataset]["rows"][system][protocol][TESTED] for dataset in datasets for protocol in PROTOCOLS]
+        values = [
+            table4[dataset]["rows"][system][protocol][TESTED] for dataset in datasets for protocol in PROTOCOL_NAMES
+        ]
         rows.append([name, *(f"{value['mean']:.4f}" for value in values)])
     yield from table_lines(rows)
 
@@ -91,7 +93,7 @@ def readme_filtered(filtered: dict[str, Table]) -> Iterator[str]:
 
 
 def comparison(row: Table, reference: Table | None, protocol: str) -> str:
-    """`-1.1 % (p 0.96)`: the row's ndcg@10 against the reference's, bold when significant; None: it was not run."""
+    """`-1.1% (p 0.960)`: the row's ndcg@10 against the reference's, bold when significant; None: it was not run."""
     if row is reference:
         return "reference"
     if reference is None:
@@ -110,11 +112,12 @@ def comparison(row: Table, reference: Table | None, protocol: str) -> str:
 
 
 def paper_comparison(row: Table, reference: Table | None) -> str:
+    """`+3.1%`: the row's ndcg@10 against the reference's in the paper; empty where the paper lacks one of them."""
     ours, base = (((part or {}).get("paper") or {}).get(TESTED) for part in (row, reference))
     return f"{ours / base - 1:+.1%}" if ours and base and row is not reference else ""
 
 
-def claims(by_dataset: dict[str, Table]) -> Iterator[str]:
+def differences(by_dataset: dict[str, Table]) -> Iterator[str]:
     """A line a row: how far it is from the reference in both protocols, and in the paper."""
     datasets = in_order(by_dataset)
     first = by_dataset[datasets[0]]
@@ -131,7 +134,7 @@ def claims(by_dataset: dict[str, Table]) -> Iterator[str]:
                 line += ["", "", ""]
                 continue
             found, reference = table["rows"][row], table["rows"].get(table["reference"])
-            line += [comparison(found, reference, protocol) for protocol in PROTOCOLS]
+            line += [comparison(found, reference, protocol) for protocol in PROTOCOL_NAMES]
             line.append(paper_comparison(found, reference))
         cells.append(line)
     yield from table_lines(cells)
@@ -173,6 +176,7 @@ def by_training_count(table: Table) -> Iterator[str]:
 
 
 def mean_and_deviation(value: dict[str, float | None]) -> str:
+    """`0.1068 ± 0.0007`; of one seed the mean alone. value: mean and sd."""
     return f"{value['mean']:.4f}" + (f" ± {value['sd']:.4f}" if value["sd"] is not None else "")
 
 
@@ -207,7 +211,7 @@ def page() -> str:
         "",
     ]
     for name, by_dataset in tables.items():
-        lines += [f"## {ALL_TABLES[name].title}", "", *claims(by_dataset), ""]
+        lines += [f"## {ALL_TABLES[name].title}", "", *differences(by_dataset), ""]
         for dataset, table in by_dataset.items():
             lines += by_training_count(table)
             lines += [
@@ -255,7 +259,7 @@ def replace_between(text: str, marks: tuple[str, str], lines: list[str]) -> str:
     """README's text with other lines between two marks. Raises InputError when a mark is missing."""
     begin, end = marks
     if begin not in text or end not in text:
-        raise InputError(f"{README} lacks the lines {begin} and {end}, between which a table stands")
+        raise InputError(f"{README} lacks the lines {begin} and {end}, between which a table stands: put them back")
     before, rest = text.split(begin)
     return f"{before}{begin}\n\n" + "\n".join(lines) + f"\n\n{end}{rest.split(end)[1]}"
 

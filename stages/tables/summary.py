@@ -90,7 +90,7 @@ def summarise(
     }
     for protocol in PROTOCOLS:
         pairs = _paired(present, protocol, reference)
-        tested = holm([paired_p_value(own, theirs, resamples=resamples, seed=seed) for own, theirs in pairs.values()])
+        tested = holm([paired_p_value(*pair, resamples=resamples, seed=seed) for pair in pairs.values()])
         p_values = dict(zip(pairs, tested, strict=True))
         for row, found in present.items():
             rows[row][protocol] = {
@@ -98,9 +98,8 @@ def summarise(
                 for metric in table.metrics
             }
             if row in p_values:
-                own, theirs = pairs[row]
                 rows[row][protocol]["p"] = p_values[row]
-                rows[row][protocol]["difference"] = _relative_interval(own, theirs, resamples=resamples, seed=seed)
+                rows[row][protocol]["difference"] = _relative_interval(*pairs[row], resamples=resamples, seed=seed)
             if found.by_count[protocol]:
                 rows[row][protocol]["by_training_count"] = _mean_groups([*found.by_count[protocol].values()])
     for row in rows:
@@ -146,28 +145,29 @@ def _paired(
         return {}
     pairs = {}
     for row, found in present.items():
-        theirs, own = found.metrics[protocol], present[reference].metrics[protocol]
-        if row == reference or not (both := sorted(theirs.keys() & own.keys())):
+        by_seed = present[reference].metrics[protocol], found.metrics[protocol]
+        if row == reference or not (both := sorted(by_seed[0].keys() & by_seed[1].keys())):
             continue
-        left, right = (_mean_over_seeds(metrics, both) for metrics in (own, theirs))
-        if len(left) != len(right):
-            raise InputError(f"{row} and {reference} were not ranked for the same users")
-        pairs[row] = (left, right)
+        of_reference, of_row = (_mean_over_seeds(metrics, both) for metrics in by_seed)
+        if len(of_reference) != len(of_row):
+            raise InputError(f"{row} and {reference} were not ranked for the same users: run both again on one split")
+        pairs[row] = (of_reference, of_row)
     return pairs
 
 
 def _relative_interval(
-    own: Float[np.ndarray, " users"], theirs: Float[np.ndarray, " users"], *, resamples: int, seed: int
+    of_reference: Float[np.ndarray, " users"], of_row: Float[np.ndarray, " users"], *, resamples: int, seed: int
 ) -> list[float] | None:
     """95 % interval of a row's mean difference from the reference, as a share of the reference's mean."""
-    mean = own.mean()
-    return [bound / mean for bound in interval(theirs - own, resamples=resamples, seed=seed)] if mean else None
+    mean = of_reference.mean()
+    bounds = interval(of_row - of_reference, resamples=resamples, seed=seed)
+    return [bound / mean for bound in bounds] if mean else None
 
 
 def _mean_over_seeds(metrics: dict[int, UserMetrics], seeds: list[int]) -> np.ndarray:
     """The tested metric of each user. → (users,)."""
     if len({len(metrics[seed][TESTED]) for seed in seeds}) > 1:
-        raise InputError("seeds with different numbers of users cannot be averaged user by user")
+        raise InputError(f"seeds {seeds} were ranked for different numbers of users: run them again on one split")
     return np.mean([metrics[seed][TESTED] for seed in seeds], axis=0)
 
 

@@ -29,15 +29,16 @@ from stages.training.teacher import choose_teacher
 EMBEDDINGS = Path("artifacts/embeddings.parquet")
 ID_ENCODER, SICSREC = Path("artifacts/id_encoder.safetensors"), Path("artifacts/sicsrec.safetensors")
 WHOLE = 0.5  # share of the shortened histories that end with the user's last training item
-LEFT_OUT = 0.3  # share of their items that are left out
+LEFT_OUT = 0.3  # share of their items that are dropped, at random
 
 
 def shortened_histories(
     histories: Histories, users: Int[np.ndarray, " B"], max_length: int, rng: np.random.Generator
 ) -> Int[Tensor, "B M"]:
-    """A part of each user's history: up to its end for WHOLE of the users, else up to any item, less LEFT_OUT.
+    """Each user's history, truncated at a random item for 1 − WHOLE of the users, with LEFT_OUT of its items dropped.
 
-    At least one item stays, at most max_length. users: rows of the histories. → right-padded with 0.
+    Of what precedes the cut the latest max_length are read, and at least one item stays. users: rows of the histories.
+    → right-padded with 0.
     """
     lengths = histories.lengths[users]
     ends = np.where(rng.random(len(users)) < WHOLE, lengths, rng.integers(1, lengths + 1))
@@ -64,10 +65,9 @@ def student_batches(data: TrainingData, *, max_length: int, positions: int, devi
 
 def new_student(config: SicsrecConfig, vectors: dict[str, Tensor], teacher: Teacher, params: Params) -> Student:
     """An untrained student that starts where SICSRec's second step does. vectors: of the encoders, by modality."""
-    if {"content_embedding", "content_encoder"} & set(config.frozen):
+    if config.needs_content_first:
         raise InputError("params.yaml: distill has no first step for a frozen content side: set distill=0")
-    from_encoder = config.use_id and {"id_embedding", "id_encoder"} & set(config.frozen)
-    pretrained = load_model(ID_ENCODER, Sasrec, SasrecConfig) if from_encoder else None
+    pretrained = load_model(ID_ENCODER, Sasrec, SasrecConfig) if config.needs_id_encoder else None
     torch.manual_seed(params.seed)
     student = Student(config, pretrained, teacher, params.distill)
     if config.widths:

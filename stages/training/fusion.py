@@ -45,7 +45,7 @@ def refuse_skipped(systems: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class RootsOf:
-    """A system that counts, whose scores are the square roots of its own: the ranks are the same.
+    """A system that counts, scored by the square roots of its scores, which rank items the same.
 
     Counts have a long tail: of a user's standardised counts a few are far larger than any score of a trained system. On
     Bili_Food (seed 2024) validation gives the counts no weight, and their roots raise the sum from .1635 to .1644.
@@ -67,7 +67,7 @@ class RootsOf:
 
 
 def load_for_fusion(name: str, device: torch.device) -> RankingModel:
-    """A trained system, as its scores are added."""
+    """A trained system, ready to be added: one that counts is scored by square roots (RootsOf)."""
     model = load_system(name).to(device)
     return RootsOf(model) if name in SYSTEMS and SYSTEMS[name].scheme is Scheme.COUNTED else model
 

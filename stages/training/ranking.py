@@ -103,7 +103,7 @@ def score_users(
     max_length: int,
     device: torch.device,
 ) -> Iterator[ScoredUsers]:
-    """Blocks of users, of similar history length, with their scores: those that this process ranks."""
+    """Scores of the users that this process ranks, in blocks of users of similar history length."""
     items = model.item_matrix()
     size = max(1, min(USERS_PER_BLOCK, SCORES_PER_BLOCK // items.shape[-2]))
     memory = torch.empty(size * aligned(items.shape[-2]), dtype=items.dtype) if device.type == "cpu" else None

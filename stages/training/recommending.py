@@ -12,8 +12,26 @@ SCORES_PER_CPU_BLOCK = 2**21  # 8 MB: stays in the cache, and its memory is used
 ITEMS_PER_GROUP = 16
 
 
-def highest(scores: Float[Tensor, "B N"], top: int) -> tuple[Float[Tensor, "B top"], Int[Tensor, "B top"]]:
-    """The `top` highest scores of each row and their columns, highest first, as `torch.topk`.
+def highest(
+    scores: Float[Tensor, "B N"], top: int, numbers: Int[Tensor, "B N"] | None = None
+) -> tuple[Float[Tensor, "B top"], Int[Tensor, "B top"]]:
+    """The `top` highest scores of each row and their columns, highest first; of equal scores the first column's.
+
+    numbers: by which equal scores are ordered instead of by column; of each row no two are equal. top: at most N.
+    """
+    values, columns = _selected(scores, min(top + 1, scores.shape[1]))  # one more: is the last score that of another?
+    tied = (values[:, 1:] == values[:, :-1]).any(dim=1).nonzero().flatten()
+    values, columns = values[:, :top], columns[:, :top]
+    if len(tied):
+        number = numbers[tied] if numbers is not None else torch.arange(scores.shape[1], device=scores.device)
+        by_number = number.argsort(dim=-1).expand(len(tied), -1)
+        best = scores[tied].gather(1, by_number).sort(dim=1, descending=True, stable=True)
+        values[tied], columns[tied] = best.values[:, :top], by_number.gather(1, best.indices)[:, :top]
+    return values, columns
+
+
+def _selected(scores: Float[Tensor, "B N"], top: int) -> tuple[Float[Tensor, "B top"], Int[Tensor, "B top"]]:
+    """The `top` highest scores of each row and their columns, highest first, as `torch.topk`: equal ones in any order.
 
     On a CPU numpy's selection by vector instructions is faster unless `top` is a small part of the row: 100 of 2,000
     take about a third of the time of `torch.topk` (`python -m stages.bench.recommend`).
@@ -59,6 +77,7 @@ def top_items(
 ) -> tuple[Int[Tensor, "B top"], Float[Tensor, "B top"]]:
     """Numbers and scores of the `top` best items of each state, best first; −inf: no further item may be recommended.
 
+    Of items with equal scores the one with the lower number comes first, so that `top` does not change their order.
     matrix: of `item_matrix`, scored in blocks of items, so that memory does not grow with N. hidden: of `last_hidden`.
     left_out: rows of `hidden`, and the item to leave out of each, None: no item is. top: at most N.
     """
@@ -79,8 +98,8 @@ def top_items(
         scores = scores_from(start)
         columns = columns_above(scores, values[:, -1:])
         numbers = torch.cat([numbers, columns + start + 1], dim=1)
-        values, order = torch.cat([values, scores.gather(1, columns)], dim=1).topk(top)
-        numbers = numbers.gather(1, order)
+        values, columns = highest(torch.cat([values, scores.gather(1, columns)], dim=1), top, numbers)
+        numbers = numbers.gather(1, columns)
     return numbers, values
 
 

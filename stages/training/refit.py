@@ -71,11 +71,10 @@ def refit_sicsrec(
     """
     chosen = read_json(CURVES / "posttrain/summary.json")
     config = replace(SicsrecConfig(**read_config(SICSREC)), content_weight=None)
-    if {"content_embedding", "content_encoder"} & set(config.frozen):
+    if config.needs_content_first:
         raise InputError("params.yaml: refit=true has no first step for a frozen content side: set refit=false")
-    from_encoder = config.use_id and {"id_embedding", "id_encoder"} & set(config.frozen)
     torch.manual_seed(settings.seed)
-    model = Sicsrec(config, encoder if from_encoder else None)
+    model = Sicsrec(config, encoder if config.needs_id_encoder else None)
     matrices = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, [*config.widths]).items()}
     vectors = control_vectors(matrices, schedule.content, settings.seed)
     if config.widths:

@@ -57,10 +57,12 @@ Space = tuple[Choice | Range, ...]
 
 
 def dropout(*keys: str) -> Range:
+    """The range in which dropout is searched."""
     return Range(keys, 0.1, 0.6)
 
 
 def learning_rate(*keys: str) -> Range:
+    """The range in which learning rates are searched."""
     return Range(keys, 3e-4, 3e-3, log=True)
 
 

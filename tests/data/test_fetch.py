@@ -369,7 +369,8 @@ def test_a_title_column_that_no_file_has_is_refused(source: Path, items: str) ->
     if items:
         (source / "Shop_item.csv").write_text(items)
     assert failure(source, title="tilte") == (
-        "columns.title=tilte: Shop_pair.csv has no such column, nor has an items' file"
+        "columns.title=tilte: Shop_pair.csv has no such column, nor has an items' file: name one that is there, or "
+        "empty the key"
     )
     assert set(read(source, title="2")[1]) == set(TITLES) if items else "columns.title=2" in failure(source, title="2")
 

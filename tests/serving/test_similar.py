@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from stages.errors import InputError
-from stages.models.sicsrec import fuse_modalities
+from stages.models.content import fuse_modalities
 from stages.serving.similar import similar_items
 from tests.serving.conftest import trained_model
 

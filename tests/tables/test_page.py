@@ -87,7 +87,7 @@ def test_rows_that_only_one_dataset_has_are_shown():
         "Bili_Food": {"table": "table4", "reference": "sicsrec", "rows": {"sicsrec": kept}},
         "Bili_Dance": {"table": "table4", "reference": "sicsrec", "rows": {"sicsrec": kept, "bert4rec": kept | {}}},
     }
-    lines = list(page.claims(tables))
+    lines = list(page.differences(tables))
     (row,) = [line for line in lines if line.startswith("| BERT4Rec")]
     assert row.split(" | ")[1:4] == ["", "", ""]
     assert "+0.0% (not tested)" in row
@@ -118,7 +118,7 @@ def test_other_datasets_stand_after_those_of_ninerec_and_the_sample_is_called_ma
         name: {"table": "fig3_alpha", "reference": "0.2", "rows": {"0.2": reference}}
         for name in ("sample", "MyShop", "Bili_Dance")
     }
-    head, _, row = page.claims(tables)
+    head, _, row = page.differences(tables)
     assert head.count("Bili_Dance: kept | filtered | paper | MyShop: kept | filtered | paper | sample (made up): kept")
     assert row == "| 0.2 " + "| reference | reference |  " * 3 + "|"
 

@@ -74,6 +74,18 @@ def test_the_highest_scores_are_those_of_a_sort(columns, top):
     assert found.tolist() == expected.indices[:, :top].tolist()
 
 
+@pytest.mark.parametrize("top", [1, 5, 40])
+@pytest.mark.parametrize("size", [3, 40])
+def test_of_equal_scores_the_item_with_the_lower_number_comes_first(top, size, monkeypatch):
+    monkeypatch.setattr(recommending, "SCORES_PER_CPU_BLOCK", size * 6)
+    hidden = torch.eye(6)
+    matrix = torch.randint(3, (40, 6), generator=torch.Generator().manual_seed(1)).float()  # scores 0, 1 and 2
+    numbers, scores = top_items(model(), matrix, hidden, None, top=top)
+    expected = (hidden @ matrix.T).sort(dim=1, descending=True, stable=True)
+    assert numbers.tolist() == (expected.indices + 1)[:, :top].tolist()
+    assert scores.tolist() == expected.values[:, :top].tolist()
+
+
 def test_columns_above_hold_every_score_above_the_lowest_and_few_others():
     scores = torch.randn(6, 1000, generator=torch.Generator().manual_seed(1))
     lowest = scores.sort(dim=1).values[:, -5:-4]  # four scores of each row are above it

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
-from stages.models.baselines.lean import TableAttention
 from stages.models.baselines.material import Material
+from stages.models.baselines.table_attention import TableAttention
 from stages.models.layers import Attention, FeedForward, NormDropout, initialise, last_position
 from stages.models.recommender import Recommender
 from stages.models.scores import inner_products

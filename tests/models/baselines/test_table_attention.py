@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stages.models.baselines.lean import TableAttention
+from stages.models.baselines.table_attention import TableAttention
 from stages.models.layers import Attention
 
 VISIBLE = torch.tensor([[True, True, True], [True, False, False]])
