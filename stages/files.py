@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
-from stages.provenance import Ids, as_metadata, frame_id
+from stages.provenance import Ids, as_metadata, damaged, frame_id
 
 
 def project_root() -> Path:
@@ -69,10 +70,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a stage's JSON file; InputError names the file when it is missing."""
+    """Read a stage's JSON file; InputError names the file when it is missing or damaged."""
     if not path.is_file():
         raise InputError(f"{path} is missing: run `dvc repro` to make it")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(path, error) from error
     return content
 
 
@@ -93,16 +97,22 @@ def write_csv(path: Path, frame: pl.DataFrame) -> None:
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
-    """Read a stage's Parquet file; InputError names the file when it is missing."""
+    """Read a stage's Parquet file; InputError names the file when it is missing or damaged."""
     if not path.is_file():
         raise InputError(f"{path} is missing: run `dvc repro` to make it")
-    return pl.read_parquet(path)
+    try:
+        return pl.read_parquet(path)
+    except pl.exceptions.ComputeError as error:
+        raise damaged(path, error) from error
 
 
 def read_vectors(path: Path, columns: list[str]) -> dict[str, np.ndarray]:
     """Columns of fixed-size lists as matrices of their own: {column: (rows, width) float32}."""
     if not path.is_file():
         raise InputError(f"{path} is missing: run `dvc repro` to make it")
-    table = pq.read_table(path, columns=columns, memory_map=True)
+    try:
+        table = pq.read_table(path, columns=columns, memory_map=True)
+    except pa.ArrowInvalid as error:
+        raise damaged(path, error) from error
     lists = {name: table[name].combine_chunks() for name in columns}
     return {name: column.flatten().to_numpy().reshape(len(column), -1).copy() for name, column in lists.items()}

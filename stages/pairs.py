@@ -79,7 +79,8 @@ def main() -> str:
     answers = answers_table(questions, verdicts)
     pairs = answers.filter(pl.col("chosen").is_not_null()).select("user", "target", similar="chosen")
     if pairs.is_empty() and any(titles):
-        raise InputError(f"llm={params.llm} found no similar pair: lower pairs.threshold or use another judge")
+        mend = "lower pairs.threshold or use another judge" if params.llm == "lexical" else "use another judge"
+        raise InputError(f"llm={params.llm} found no similar pair: {mend}")
     write_parquet(Path("artifacts/answers.parquet"), answers)
     write_parquet(Path("artifacts/pairs.parquet"), pairs, inputs)
     invalid = answers.height - int(answers["valid"].sum())

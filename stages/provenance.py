@@ -87,24 +87,41 @@ def as_metadata(own_id: str, inputs: Ids) -> dict[str, str]:
 
 
 def recorded(path: Path) -> tuple[str, Ids]:
-    """Id and inputs that an artifact carries. Raises InputError when it is missing or carries none."""
+    """Id and inputs that an artifact carries. Raises InputError when it is missing, damaged or carries none."""
     if not path.exists():
         raise InputError(f"{path} is missing: run `dvc repro` to make it")
-    if path.is_dir():
-        text = (path / f"{KEY}.json").read_text(encoding="utf-8") if (path / f"{KEY}.json").is_file() else None
-    elif path.suffix == ".safetensors":
-        from safetensors import safe_open  # imports torch's companions, which most stages do not need
-
-        with safe_open(path, framework="np") as file:
-            text = json.loads((file.metadata() or {}).get(MODEL_KEY, "{}")).get(KEY)
-    else:
-        text = pl.read_parquet_metadata(path).get(KEY)
-    if text is None:
+    try:
+        text = _record(path)
+        content = None if text is None else json.loads(text)
+    except (ValueError, pl.exceptions.ComputeError) as error:
+        raise damaged(path, error) from error
+    if content is None:
         raise InputError(
             f"{path} does not say what it was made from: run `dvc repro {stage_of(path)}` to make it again"
         )
-    content = json.loads(text)
     return content["id"], content["inputs"]
+
+
+def _record(path: Path) -> str | None:
+    if path.is_dir():
+        return (path / f"{KEY}.json").read_text(encoding="utf-8") if (path / f"{KEY}.json").is_file() else None
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open  # imports torch's companions, which most stages do not need
+
+        try:
+            with safe_open(path, framework="np") as file:
+                found: str | None = json.loads((file.metadata() or {}).get(MODEL_KEY, "{}")).get(KEY)
+        except SafetensorError as error:
+            raise damaged(path, error) from error
+        return found
+    return pl.read_parquet_metadata(path).get(KEY)
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """What to raise for an artifact that was cut short or overwritten: names the stage that makes it again."""
+    reason = " ".join(str(error).split())
+    command = f"dvc repro {stage_of(path)}".strip()
+    return InputError(f"{path} is damaged ({reason:.200}): run `{command}` to make it again")
 
 
 def split_id(metadata: dict[str, str]) -> str | None:

@@ -1,5 +1,6 @@
 """Joint fine-tuning of the text and the image encoder on the judge's pairs (paper section 3.3.2)."""
 
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from stages.encoders.content_encoder import Catalogue, ContentEncoder, ItemInput
 from stages.encoders.modalities import MODALITIES, TINY, encoding_settings, starting_encoder
 from stages.encoders.modality_gap import modality_gap, projected
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
-from stages.errors import run_stage
+from stages.errors import InputError, run_stage
 from stages.files import atomic, is_main_process, read_parquet, write_json, write_parquet
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params
@@ -37,9 +38,19 @@ class EncoderWithInputs:
     inputs: ItemInputs
     fresh: bool  # its weights start from the seed
 
+    def content_id(self) -> str:
+        """Hash of weights and inputs: other weights in an encoder's folder, or other covers, have the same name."""
+        weights = [module.state_dict() for module in (self.encoder.model, self.encoder.head)]
+        digest = hashlib.sha256()
+        for tensors in (*weights, self.inputs.values):
+            for name, tensor in tensors.items():
+                digest.update(name.encode())
+                digest.update(tensor.flatten().numpy())
+        return digest.hexdigest()
+
 
 def read_encoders(params: Params, items: pl.DataFrame) -> dict[str, EncoderWithInputs]:
-    """The encoder and the inputs of each content modality in use."""
+    """Encoder and inputs of each content modality in use. Raises InputError if fewer than two items have any."""
     names = {"text": params.text_encoder, "image": params.image_encoder}
     covers = Path(f"artifacts/raw/{params.dataset}_cover.zip")
     catalogue = Catalogue(items, f"title_{params.language}", covers, params.encoders.workers)
@@ -47,13 +58,17 @@ def read_encoders(params: Params, items: pl.DataFrame) -> dict[str, EncoderWithI
     for modality in MODALITIES:
         if modality in params.modalities:
             encoder = starting_encoder(modality, names[modality], catalogue, params.encoders)
-            encoders[modality] = EncoderWithInputs(encoder, encoder.read(catalogue), names[modality] == TINY)
+            inputs = encoder.read(catalogue)
+            if inputs.usable.sum() < 2:  # all items would get its vector
+                raise InputError(f"only one item has a readable {modality}: leave {modality} out of modalities")
+            encoders[modality] = EncoderWithInputs(encoder, inputs, names[modality] == TINY)
     return encoders
 
 
 def tune(params: Params, encoders: dict[str, EncoderWithInputs], pairs: torch.Tensor) -> dict[str, Any]:
     """Fine-tune the encoders in place. → losses, and alignment and modality gap before and after."""
     p, device = params.sft, choose_device(params.device)
+    content_ids = [each.content_id() for each in encoders.values()]
     tasks = p.tasks if len(pairs) else ()
     tuned = {name: Tuned(e.encoder, e.inputs.values, p.train, e.fresh) for name, e in encoders.items()}
     for part in tuned.values():
@@ -69,6 +84,9 @@ def tune(params: Params, encoders: dict[str, EncoderWithInputs], pairs: torch.Te
 
     def measure(when: str) -> None:
         encoded = model.encode_all(params.encoders.batch_size)
+        for name, vectors in encoded.items():
+            if not vectors.isfinite().all():
+                raise InputError(f"{name}: vectors are not finite {when} fine-tuning: check {name}_encoder")
         summary["alignment"][when] = model.measure(encoded, pairs)
         encoded = {name: vectors[usable[name]] for name, vectors in encoded.items()}
         if len(encoded) == 2:
@@ -88,6 +106,7 @@ def tune(params: Params, encoders: dict[str, EncoderWithInputs], pairs: torch.Te
         params.sft.temperature(params.tau),
         params.seed,
         list(encoders),
+        content_ids,
     ]
     outcome = fit(
         model,

@@ -5,7 +5,16 @@ import polars as pl
 import pytest
 
 from stages.errors import InputError
-from stages.files import atomic, cache_folder, read_parquet, read_vectors, user_path, write_json, write_parquet
+from stages.files import (
+    atomic,
+    cache_folder,
+    read_json,
+    read_parquet,
+    read_vectors,
+    user_path,
+    write_json,
+    write_parquet,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -55,6 +64,17 @@ def test_the_same_frame_has_the_same_bytes(tmp_path):
 def test_a_missing_input_says_what_to_run(tmp_path):
     with pytest.raises(InputError, match="dvc repro"):
         read_parquet(tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"<<<<<<< HEAD"])
+def test_a_damaged_input_says_what_to_run(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    Path("artifacts").mkdir()
+    path = Path("artifacts/embeddings.parquet")
+    path.write_bytes(content)
+    for read in (read_parquet, read_json, lambda path: read_vectors(path, ["text"])):
+        with pytest.raises(InputError, match="artifacts/embeddings.parquet is damaged .*: run `dvc repro embed`"):
+            read(path)
 
 
 def test_vectors_come_back_as_matrices(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from stages.errors import InputError
 from stages.files import write_parquet
 from stages.provenance import recorded
-from tests.judge.ollama_server import DIGEST, MODEL, Fault, ollama_server
+from tests.judge.ollama_server import DIGEST, MODEL, Fault, chat_reply, ollama_server
 
 ROOT = Path(__file__).parents[1]
 PAIRS = Path("artifacts/pairs.parquet")
@@ -149,6 +149,14 @@ def test_a_judge_that_finds_nothing_is_an_input_error(after):
     with pytest.raises(InputError, match="llm=lexical found no similar pair: lower pairs.threshold"):
         workspace.run("pairs")
     assert not PAIRS.exists()
+
+
+def test_a_language_model_that_finds_nothing_has_no_threshold_to_lower(after):
+    workspace = after("split")
+    with ollama_server(lambda number, body: chat_reply('{"id": -1}')) as server:
+        workspace.set_params(llm=MODEL, ollama={"hosts": [server.url]})
+        with pytest.raises(InputError, match=f"llm={MODEL} found no similar pair: use another judge"):
+            workspace.run("pairs")
 
 
 def test_a_missing_split_is_an_input_error(after):

@@ -1,13 +1,16 @@
+import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from ruamel.yaml import YAML
+from safetensors.numpy import save_file
 
 from stages.errors import InputError
 from stages.files import write_parquet
 from stages.imports import ROOT
-from stages.provenance import MADE_BY, check_inputs, frame_id, recorded, stage_of
+from stages.provenance import MADE_BY, MODEL_KEY, check_inputs, frame_id, record_folder, recorded, stage_of
 
 SPLIT, PAIRS, VECTORS = (
     Path("artifacts/split/items.parquet"),
@@ -61,6 +64,29 @@ def test_a_file_without_a_record_is_refused():
     write_parquet(PAIRS, frame(1))
     with pytest.raises(InputError, match="does not say what it was made from: run `dvc repro pairs`"):
         check_inputs(PAIRS)
+
+
+@pytest.mark.parametrize("left", [0, 20, -10])
+def test_a_file_that_was_cut_short_is_one_line_with_the_stage_that_makes_it_again(left):
+    write_parquet(PAIRS, frame(1), {"artifacts/split": "s"})
+    encoder = Path("artifacts/id_encoder.safetensors")
+    save_file({"weight": np.ones(9)}, encoder, {MODEL_KEY: json.dumps({"provenance": '{"id": "i", "inputs": {}}'})})
+    assert recorded(encoder) == ("i", {})
+    for path, stage in ((PAIRS, "pairs"), (encoder, "pretrain")):
+        path.write_bytes(path.read_bytes()[:left])
+        with pytest.raises(InputError, match=f"{path} is damaged .*: run `dvc repro {stage}`") as caught:
+            check_inputs(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_folder_with_a_damaged_record_is_one_line():
+    folder = Path("artifacts/encoders")
+    folder.mkdir(parents=True)
+    record_folder(folder, {"artifacts/split": "s"})
+    record = folder / "provenance.json"
+    record.write_text(record.read_text()[:10])
+    with pytest.raises(InputError, match="artifacts/encoders is damaged .*: run `dvc repro sft`"):
+        check_inputs(folder)
 
 
 def test_the_stage_of_ranks_is_named_with_its_system():

@@ -1,12 +1,16 @@
 import json
+import zipfile
 from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from stages.errors import InputError
 from stages.files import write_parquet
 from stages.provenance import recorded
+from stages.training import fit
 
 SUMMARY = Path("artifacts/curves/sft/summary.json")
 
@@ -66,12 +70,69 @@ def test_a_dataset_without_covers_says_which_modalities_to_ask_for(after):
         workspace.run("sft")
 
 
-def test_an_absent_encoder_names_the_param_and_writes_nothing(after):
+def test_a_single_cover_is_refused_with_the_modality_to_leave_out(after):
     workspace = after("pairs")
-    workspace.set_params(text_encoder="./no-such-folder")
-    with pytest.raises(InputError, match="text_encoder=./no-such-folder cannot be loaded"):
+    with zipfile.ZipFile("artifacts/raw/sample_cover.zip") as file:
+        name = file.namelist()[0]
+        content = file.read(name)
+    with zipfile.ZipFile("artifacts/raw/sample_cover.zip", "w") as file:
+        file.writestr(name, content)
+    with pytest.raises(InputError, match="only one item has a readable image: leave image out of modalities"):
+        workspace.run("sft")
+
+
+@pytest.mark.parametrize("param", ["text_encoder", "image_encoder"])
+def test_an_absent_encoder_names_the_param_and_writes_nothing(after, param):
+    workspace = after("pairs")
+    workspace.set_params(**{param: "./no-such-folder"})
+    with pytest.raises(InputError, match=f"{param}=./no-such-folder cannot be loaded .there is no such folder"):
         workspace.run("sft")
     assert not Path("artifacts/encoders").exists()
+
+
+def test_an_encoder_with_weights_that_are_not_finite_is_named(after):
+    workspace = after("sft")
+    encoder = Path("artifacts/encoders/text").rename("encoder")
+    weights = load_file(encoder / "model.safetensors")
+    save_file({name: weight * torch.nan for name, weight in weights.items()}, encoder / "model.safetensors")
+    workspace.set_params(text_encoder="encoder")
+    with pytest.raises(InputError, match="text: vectors are not finite before fine-tuning: check text_encoder"):
+        workspace.run("sft")
+
+
+def interrupt_after_the_first_epoch(workspace, monkeypatch) -> None:
+    """Run sft until the state of its first epoch is on disk."""
+
+    save = fit._save
+
+    def save_and_stop(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "SECONDS_BETWEEN_STATES", -1.0)
+        patch.setattr(fit, "_save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            workspace.run("sft")
+
+
+@pytest.mark.parametrize("changed", ["nothing", "weights", "covers"])
+def test_an_interrupted_run_is_continued_with_the_same_weights_and_covers_only(after, monkeypatch, capsys, changed):
+    workspace = after("sft")
+    encoder = Path("artifacts/encoders/text").rename("encoder")
+    workspace.set_params(text_encoder="encoder", sft={"epochs": 2})
+    interrupt_after_the_first_epoch(workspace, monkeypatch)
+    if changed == "weights":
+        weights = load_file(encoder / "model.safetensors")
+        save_file({name: weight * 0.9 for name, weight in weights.items()}, encoder / "model.safetensors")
+    if changed == "covers":
+        with zipfile.ZipFile("artifacts/raw/sample_cover.zip") as file:
+            contents = {name: file.read(name) for name in file.namelist()}
+        with zipfile.ZipFile("artifacts/raw/sample_cover.zip", "w") as file:
+            for name, content in zip(contents, reversed(contents.values()), strict=True):
+                file.writestr(name, content)
+    workspace.run("sft")
+    assert ("continues after epoch 1" in capsys.readouterr().out) == (changed == "nothing")
 
 
 def test_id_alone_needs_no_encoder(after):

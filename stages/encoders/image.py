@@ -94,7 +94,11 @@ def _is_of_transformers(name: str) -> bool:
     """timm names the architecture in config.json, transformers the type of model; of hub names timm's have a prefix."""
     config = user_path(name) / "config.json"
     if user_path(name).is_dir():
-        return config.is_file() and "model_type" in json.loads(config.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None
+        except ValueError:  # not JSON: timm says so
+            return False
+        return isinstance(content, dict) and "model_type" in content
     return "/" in name and ":" not in name and not name.startswith((".", "/", "~", "timm/"))
 
 

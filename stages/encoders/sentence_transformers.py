@@ -49,7 +49,7 @@ class Normalize(nn.Module):
 def read_sentence_modules(place: str) -> SentenceModules | None:
     """The modules of a folder or a hub name; None where sentence-transformers did not save it.
 
-    Raises InputError for a module or a pooling that is not implemented here.
+    Raises InputError for a module or a pooling that is not implemented here, or without its files.
     """
     modules = _read(place, MODULES)
     if modules is None:
@@ -57,13 +57,12 @@ def read_sentence_modules(place: str) -> SentenceModules | None:
     found = SentenceModules("mean")  # what sentence-transformers takes where no module says
     for module in modules:
         kind, path = module["type"].rsplit(".", 1)[-1], module["path"]
-        config = _read(place, f"{path}/config.json") or {}
         if kind == "Transformer":
             found = SentenceModules(found.pooling, found.head, path)
         elif kind == "Pooling":
-            found = SentenceModules(_pooling(config, place), found.head, found.transformer)
+            found = SentenceModules(_pooling(_config(place, path), place), found.head, found.transformer)
         elif kind == "Dense":
-            found.head.append(_read_dense(place, path, config))
+            found.head.append(_read_dense(place, path, _config(place, path)))
         elif kind == "Normalize":
             found.head.append(Normalize())
         elif kind != "Dropout":
@@ -97,6 +96,17 @@ def write_sentence_modules(folder: Path, pooling: str, width: int, head: nn.Modu
     ])  # fmt: skip
 
 
+def _config(place: str, path: str) -> dict[str, Any]:
+    config: dict[str, Any] | None = _read(place, f"{path}/config.json")
+    if config is None:
+        raise _incomplete(place, f"{path}/config.json")
+    return config
+
+
+def _incomplete(place: str, name: str) -> InputError:
+    return InputError(f"text_encoder: {place} has no {name}, which its {MODULES} names: copy the whole folder")
+
+
 def _pooling(config: dict[str, Any], place: str) -> str:
     """The one pooling that a Pooling module names, in the form of older or newer releases."""
     on = {
@@ -119,10 +129,12 @@ def _read_dense(place: str, path: str, config: dict[str, Any]) -> Dense:
         raise InputError(
             f"text_encoder: {place}/{path} has an activation {activation}, which is unknown: set encoders.pooling"
         )
-    file = _file(place, f"{path}/model.safetensors")
-    weights = (
-        load_file(file) if file else torch.load(_file(place, f"{path}/pytorch_model.bin") or "", weights_only=True)
-    )
+    if file := _file(place, f"{path}/model.safetensors"):
+        weights = load_file(file)
+    elif file := _file(place, f"{path}/pytorch_model.bin"):
+        weights = torch.load(file, weights_only=True)
+    else:
+        raise _incomplete(place, f"{path}/model.safetensors")
     linear = nn.Linear(weights["linear.weight"].shape[1], weights["linear.weight"].shape[0], "linear.bias" in weights)
     linear.load_state_dict({name.removeprefix("linear."): value.float() for name, value in weights.items()})
     return Dense(linear, activation)

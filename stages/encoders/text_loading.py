@@ -1,5 +1,6 @@
 """Loads a text encoder that transformers or sentence-transformers saved, and decides how its vectors are pooled."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -45,6 +46,8 @@ def load_text_encoder(name: str, pooling: str, max_tokens: int) -> TextEncoder:
         tokenizer = AutoTokenizer.from_pretrained(transformer)
     except NOT_LOADED as error:
         raise cannot_be_loaded(f"text_encoder={name}", error, MEND) from error
+    if "input_ids" not in inspect.signature(model.forward).parameters:
+        raise InputError(f"text_encoder={name} reads {model.main_input_name}, not text: {MEND}")
     refuse_missing_weights(f"text_encoder={name}", info["missing_keys"], MEND)
     _complete_tokenizer(name, transformer, tokenizer)
     chosen, why = (pooling, "encoders.pooling") if modules is None else (modules.pooling, "modules.json")
@@ -105,6 +108,7 @@ def _tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_toke
     """The most tokens a title may have: `max_tokens`, or as many positions as the model has."""
     config = model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or max_tokens
+    positions = positions if positions > 0 else max_tokens  # XLNet's -1: no limit
     for module_name, module in model.named_modules():
         shifted = isinstance(module, nn.Embedding) and module.padding_idx is not None
         if shifted and module_name.endswith("position_embeddings"):  # RoBERTa numbers positions from padding_idx + 1

@@ -80,8 +80,9 @@ class Alignment(nn.Module):
                 to_device(numbers, device) for numbers in (row_of[anchors], row_of[positives], anchors, positives)
             )
             terms[task] = info_nce(encoded[left][from_row], encoded[right][to_row], anchors, positives, self.tau)
-        total = torch.stack(list(terms.values())).sum() if terms else next(self.parameters()).sum() * 0
-        return {"loss": total, **terms}
+        if not terms:  # zero, of a weight that trains: a pretrained encoder's first one does not
+            return {"loss": next(p for p in self.parameters() if p.requires_grad).sum() * 0}
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     @torch.no_grad()
     def encode_all(self, batch_size: int) -> dict[str, Tensor]:

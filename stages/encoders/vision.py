@@ -87,7 +87,10 @@ def load_vision_encoder(name: str, feature: str) -> VisionEncoder:
         model.pooler = None  # untrained
     encoder = VisionEncoder(model.eval(), processor, "classifier" if classifies else "own")
     if not classifies and not hasattr(model, "get_image_features"):
-        encoder.output = _output_of(encoder)
+        try:
+            encoder.output = _output_of(encoder)
+        except NOT_LOADED as error:  # the processor is another model's, or the model reads no images
+            raise cannot_be_loaded(f"image_encoder={name}", error, MEND) from error
     if is_main_process():
         print(f"image_encoder={name}: vectors by {encoder.output}")
     return encoder

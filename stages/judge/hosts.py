@@ -2,9 +2,9 @@
 
 | failure | exception | meaning |
 | --- | --- | --- |
-| 500, 502, 504, a reply cut off or not JSON, a request that hangs | PromptFault | ask this prompt again |
+| 408, 5xx, a reply cut off or not JSON, a request that hangs | PromptFault | ask this prompt again |
 | 400 that names the context | PromptTooLong | ask a shorter prompt |
-| no connection, 429 (too many requests), 503 (queue full) | HostFault | leave this host alone for a while |
+| no connection, 429 (too many requests), 503 and 529 (queue full) | HostFault | leave this host alone for a while |
 | any other status (400, 401, 404…) | InputError | stop |
 """
 
@@ -23,11 +23,11 @@ from pydantic import BaseModel
 from stages.errors import InputError
 
 CONNECT_SECONDS = 5.0
-BUSY = {429, 503}  # too many requests, queue full
-TRANSIENT = {500, 502, 504}
+BUSY = {429, 503, 529}  # too many requests, queue full
+REQUEST_TIMEOUT = 408
 UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 # what reading a reply raises that is cut off, empty or not the protocol's; pydantic's and JSON's errors are ValueErrors
-GARBLED = (httpx.TransportError, TimeoutError, ValueError)
+GARBLED = (httpx.TransportError, ValueError)
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -69,6 +69,8 @@ class Host:
             if _was_connected(error):
                 raise PromptFault(f"the connection was lost ({error})") from error
             raise HostFault(f"does not answer ({error!r})") from error
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise PromptFault(f"no whole answer within {timeout:g} s, the timeout in params.yaml") from error
         except GARBLED as error:
             raise PromptFault(" ".join(f"{error!r}".split())[:200]) from error
 
@@ -76,7 +78,7 @@ class Host:
         message = error_message(response)
         if response.status_code in BUSY:
             return HostFault(f"is busy ({response.status_code}: {message:.200})")
-        if response.status_code in TRANSIENT:
+        if response.is_server_error or response.status_code == REQUEST_TIMEOUT:
             return PromptFault(f"{response.status_code} {message:.200}")
         if response.status_code == 400 and "context" in message:
             return PromptTooLong(message)

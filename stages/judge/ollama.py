@@ -61,6 +61,11 @@ class Server:
             version = (await host.get("/api/version", Version)).version
             async with self._client(host) as client:
                 installed = (await client.list()).models
+        except httpx.HTTPStatusError as error:
+            raise InputError(
+                f"the server at {host.url} answers {error.response.status_code}, not as Ollama does: start Ollama "
+                "there, or set ollama.hosts"
+            ) from error
         except FAULTS as error:
             raise InputError(
                 f"no Ollama server at {host.url}: start it with `ollama serve`, or set ollama.hosts"
@@ -78,7 +83,8 @@ class Server:
         facts = (shown.modelinfo or {}).items()
         context = min((value for name, value in facts if name.endswith(".context_length")), default=None)
         can_think = "thinking" in (shown.capabilities or [])
-        return Model(found.model, found.digest or "", context, can_think, f"Ollama {version}")
+        # a server without digests: its models' answers are told apart by name
+        return Model(found.model, found.digest or found.model, context, can_think, f"Ollama {version}")
 
     def _client(self, host: Host) -> ollama.AsyncClient:
         return ollama.AsyncClient(host.url, timeout=FACTS_SECONDS, trust_env=False)

@@ -47,7 +47,7 @@ class Completion(BaseModel):
     """Reply of /chat/completions."""
 
     choices: list[Choice] = Field(min_length=1)
-    usage: Usage = Usage()
+    usage: Usage | None = None  # not every server counts
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,16 @@ class Server:
     think: str = "never"  # the protocol has no switch for it
 
     def connect(self) -> AbstractAsyncContextManager[list[Host]]:
-        """A client for each server, closed after the block."""
-        key = os.environ.get("OPENAI_API_KEY")
+        """A client for each server, closed after the block. Raises InputError for an odd key or address."""
+        key = os.environ.get("OPENAI_API_KEY", "").strip()  # read from a file it ends with a line break
+        if not (key.isascii() and key.isprintable()):
+            raise InputError("the environment's OPENAI_API_KEY has characters that no key has: copy it anew")
+        try:
+            httpx.URL(self.base_url)
+        except httpx.InvalidURL as error:
+            raise InputError(
+                f"openai.base_url={self.base_url} is no address ({error}): write it as http://HOST:PORT/v1"
+            ) from error
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return connect(
             (self.base_url.rstrip("/"),),
@@ -115,7 +123,7 @@ class Server:
                 "json_schema": {"name": "answer", "schema": schema, "strict": True},
             }
         reply = await host.post("/chat/completions", body, self.timeout, Completion)
-        usage = reply.usage
+        usage = reply.usage or Usage()
         return Reply(reply.choices[0].message.content or "", usage.prompt_tokens, usage.completion_tokens, 0.0, True)
 
 

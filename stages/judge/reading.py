@@ -14,7 +14,7 @@ def read(answer: Answer, prompt: Prompt, server: ChatServer) -> Verdict:
         if not answer.done:
             raise ValueError("the server gave up on it, as when a model repeats a token")
         chosen = parse(answer.text, prompt.question, server.answer_format)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # JSON of a thousand open brackets, when a model repeats one
         return Verdict(None, False, prompt.key, answer.text, answer.seconds, str(error))
     return Verdict(chosen, True, prompt.key, answer.text, answer.seconds)
 

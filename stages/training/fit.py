@@ -236,7 +236,16 @@ def _save(
 
 
 def _load(state: Path) -> dict[str, Any] | None:
-    return torch.load(state, map_location="cpu", weights_only=True) if state.is_file() else None
+    """The state of an interrupted run; None without one, or with one that a crash of the machine has cut short."""
+    if not state.is_file():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True)
+    except (EOFError, RuntimeError):
+        if is_main_process():
+            print(f"{state} is damaged: the training starts anew")
+        return None
+    return content
 
 
 def _resume(

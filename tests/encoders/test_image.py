@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -48,6 +50,22 @@ def test_a_saved_encoder_gives_the_same_vectors(tmp_path):
     inputs = {"pixels": torch.randn(2, 3, 64, 64)}
     encoder.model.eval(), again.model.eval()
     assert torch.equal(again.pool(again.states(inputs), inputs), encoder.pool(encoder.states(inputs), inputs))
+
+
+@pytest.mark.parametrize("config", [b"", b"{", b"null", b"[]", b"\xff\xfe"])
+def test_a_folder_with_a_broken_config_is_one_line(tmp_path, config):
+    saved(tmp_path, "vit_tiny_patch16_224")
+    (tmp_path / "config.json").write_bytes(config)
+    with pytest.raises(InputError, match="image_encoder=.* cannot be loaded"):
+        load_image_encoder(str(tmp_path), "head")
+
+
+@pytest.mark.parametrize("left", [0, 20, -10])
+def test_weights_that_are_cut_short_are_to_be_got_again(tmp_path, left):
+    weights = Path(saved(tmp_path, "vit_tiny_patch16_224")) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:left])
+    with pytest.raises(InputError, match="a file of its weights is damaged .* get it again"):
+        load_image_encoder(str(tmp_path), "head")
 
 
 def test_an_absent_encoder_is_an_input_error(monkeypatch):

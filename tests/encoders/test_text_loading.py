@@ -31,6 +31,10 @@ from transformers import (
     T5ForConditionalGeneration,
     ViTConfig,
     ViTModel,
+    WhisperConfig,
+    WhisperModel,
+    XLNetConfig,
+    XLNetModel,
 )
 
 from stages.encoders.cached_trunk import Tuned
@@ -71,6 +75,11 @@ MODELS = {
     "clip_text_model": (lambda: CLIPTextModel(CLIPTextConfig(**TEXT_SIDE)), "own"),
     "siglip": (lambda: SiglipModel(SiglipConfig(text_config=TEXT_SIDE, vision_config=IMAGE_SIDE)), "own"),
 }  # fmt: skip
+WHISPER = WhisperConfig(
+    **BART | {"encoder_layers": 1}, vocab_size=VOCABULARY, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    decoder_start_token_id=1,
+)  # fmt: skip
+OTHERS = {"vit": lambda: ViTModel(ViTConfig(**IMAGE_SIDE)), "whisper": lambda: WhisperModel(WHISPER)}
 
 
 def saved(folder, kind, dtype=torch.float32):
@@ -220,6 +229,14 @@ def test_modules_that_are_not_implemented_are_refused_and_pooling_of_the_params_
     assert load_text_encoder(folder, "mean", 20).pooling == "mean"
 
 
+@pytest.mark.parametrize("name", ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"])
+def test_a_module_without_its_file_is_refused_by_name(tmp_path, name):
+    folder = sentence_transformer(tmp_path, modes("mean_tokens"), "Dense")
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=f"{tmp_path} has no {name}, which its modules.json names: copy the whole"):
+        load_text_encoder(folder, "auto", 20)
+
+
 def test_two_poolings_at_once_are_refused(tmp_path):
     folder = sentence_transformer(
         tmp_path, modes("mean_tokens") | modes("x") | {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}
@@ -254,6 +271,13 @@ def test_max_tokens_over_the_model_s_positions_is_cut_and_said(tmp_path, capsys)
     assert encode(encoder, ["cake " * 40]).shape == (1, 16)
 
 
+def test_a_model_without_a_limit_of_positions_reads_max_tokens(tmp_path):
+    saved(tmp_path, "bert")
+    config = XLNetConfig(vocab_size=VOCABULARY, d_model=16, n_layer=2, n_head=2, d_inner=16)
+    XLNetModel(config).save_pretrained(tmp_path)
+    assert load_text_encoder(str(tmp_path), "mean", 20).max_tokens == 20  # its max_position_embeddings is -1
+
+
 @pytest.mark.parametrize("kind", ["roberta", "bert", "t5", "qwen3", "gpt2"])
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path, kind):
     MODELS[kind][0]().save_pretrained(tmp_path)
@@ -281,6 +305,35 @@ def test_weights_of_another_model_are_refused(tmp_path):
     saved(tmp_path, "bert")
     save_file({"layer.weight": torch.ones(2)}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match="its weights lack .* tensors of the model"):
+        load_text_encoder(str(tmp_path), "auto", 20)
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_instead_of_weights_is_to_be_replaced(tmp_path, name):
+    saved(tmp_path, "bert")
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / name).write_bytes(LFS_POINTER)
+    with pytest.raises(InputError, match="a file of its weights is damaged .* get it again") as caught:
+        load_text_encoder(str(tmp_path), "auto", 20)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_with_a_value_of_the_wrong_type_is_one_line(tmp_path):
+    saved(tmp_path, "bert")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": "16"}))
+    with pytest.raises(InputError, match="cannot be loaded .*hidden_size"):
+        load_text_encoder(str(tmp_path), "auto", 20)
+
+
+@pytest.mark.parametrize("kind", ["vit", "whisper"])
+def test_a_model_that_reads_no_text_is_refused_also_with_a_tokenizer(tmp_path, kind):
+    saved(tmp_path, "bert")
+    OTHERS[kind]().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="reads (pixel_values|input_features), not text"):
         load_text_encoder(str(tmp_path), "auto", 20)
 
 

@@ -77,6 +77,14 @@ def test_pretrained_weights_and_new_ones_have_different_learning_rates(tmp_path)
     assert {id(p) for p in new["params"]} == {id(p) for p in model.adapters.parameters()}
 
 
+def test_a_batch_of_one_pair_has_no_loss_and_can_be_run_backwards_with_a_frozen_trunk(tmp_path):
+    part = text_part(tmp_path, "bert")
+    model = Alignment({"text": part}, {"text": 16}, ("t2t",), 0.05, {"text": torch.ones(12, dtype=torch.bool)})
+    terms = model.loss(PAIRS[:1].numpy())
+    terms["loss"].backward()
+    assert (set(terms), terms["loss"].item()) == ({"loss"}, 0.0)
+
+
 def test_an_epoch_has_every_pair_once():
     seen = np.concatenate([batch for (batch,) in pair_batches(PAIRS, 7, np.random.default_rng(0))])
     assert sorted(seen.tolist()) == sorted(PAIRS.tolist())

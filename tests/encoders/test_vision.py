@@ -129,6 +129,13 @@ def test_a_folder_without_an_image_processor_is_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_an_image_processor_of_another_size_is_one_line(tmp_path):
+    saved(tmp_path, "vit")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"image_encoder=.* cannot be loaded .*32\*32.*image processor"):
+        load_image_encoder(str(tmp_path), "head")
+
+
 def test_an_unknown_type_of_model_is_one_line(tmp_path):
     saved(tmp_path, "vit")
     config = json.loads((tmp_path / "config.json").read_text())

@@ -34,6 +34,7 @@ Behaviour = Callable[
     [int, dict[str, Any]], Reply | Fault | None
 ]  # the request's number and body → reply; None: the right answer
 
+RUNNING: Reply = (200, json.dumps({"version": VERSION}))
 BUSY: Reply = (503, '{"error": "server busy, please try again.  maximum pending requests exceeded"}')
 CRASHED: Reply = (500, '{"error": "model runner has unexpectedly stopped"}')
 HALF_JSON: Reply = (200, '{"model": "judge:1b", "mess')
@@ -87,7 +88,7 @@ class OllamaServer(ThreadingHTTPServer):
 
     models: digests by name. tokenize: tokens of a prompt. knows_truncate: whether `truncate: false` is heeded, as from
     Ollama 0.12.5 on. silent: gives no content when told not to think, as gpt-oss. loaded: a context that another client
-    has loaded the model with.
+    has loaded the model with. version: the reply to /api/version.
     """
 
     daemon_threads = True
@@ -104,6 +105,7 @@ class OllamaServer(ThreadingHTTPServer):
         capabilities: tuple[str, ...] = ("completion", "thinking"),
         silent: bool = False,
         loaded: int | None = None,
+        version: Reply = RUNNING,
     ) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.behaviour = behaviour or (lambda number, body: None)
@@ -114,6 +116,7 @@ class OllamaServer(ThreadingHTTPServer):
         self.capabilities = capabilities
         self.silent = silent
         self.loaded = loaded
+        self.version = version
         self.loads: list[int] = []  # the contexts that the model was loaded with, in order
         self.requests: list[dict[str, Any]] = []
         self.lock = threading.Lock()
@@ -134,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/api/version":
-            return self.reply(200, json.dumps({"version": VERSION}))
+            return self.reply(*self.server.version)
         if self.path == "/api/tags":
             models = [
                 {"name": name, "model": name, "digest": digest, "size": 1, "details": {}}

@@ -16,16 +16,22 @@ class OpenAIServer(ThreadingHTTPServer):
     """Answers each question with its first candidate.
 
     key: what clients have to send; context: tokens that it reads, four characters each; lists_models: whether it has
-    /models; status: of every completion.
+    /models; status: of every completion; counts: whether it tells the tokens of a completion.
     """
 
     daemon_threads = True
 
     def __init__(
-        self, key: str | None = None, context: int = 100_000, lists_models: bool = True, status: int = 200
+        self,
+        key: str | None = None,
+        context: int = 100_000,
+        lists_models: bool = True,
+        status: int = 200,
+        counts: bool = True,
     ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.key, self.context, self.lists_models, self.status = key, context, lists_models, status
+        self.counts = counts
         self.requests: list[dict[str, Any]] = []
 
     @property
@@ -65,6 +71,7 @@ class Handler(BaseHTTPRequestHandler):
             assert first in schema["schema"]["properties"]["id"]["enum"]
             message["content"] = json.dumps({"id": first})
         usage = {"prompt_tokens": tokens, "completion_tokens": 5, "total_tokens": tokens + 5}
+        usage = usage if self.server.counts else None
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return self.reply(200, {"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": usage})
 

@@ -54,6 +54,29 @@ def test_the_key_of_the_environment_is_sent(tmp_path, monkeypatch):
     assert asked(tmp_path, options={"key": "secret"})[0] == [1] * 20
 
 
+def test_a_line_break_behind_the_key_is_not_sent(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret\r\n")
+    assert asked(tmp_path, options={"key": "secret"})[0] == [1] * 20
+
+
+@pytest.mark.parametrize("key", ["“secret”", "sec\nret"])
+def test_a_key_that_no_header_can_hold_is_one_line(tmp_path, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(InputError, match="OPENAI_API_KEY has characters that no key has"):
+        asked(tmp_path)
+
+
+def test_what_is_no_address_is_named(tmp_path):
+    with pytest.raises(InputError, match="openai.base_url=http://gpu:80O0/v1 is no address"):
+        ask(QUESTIONS, TITLES, server_at("http://gpu:80O0/v1"), tmp_path, 0.05)
+
+
+def test_a_server_that_counts_no_tokens_is_a_judge_too(tmp_path):
+    chosen, statistics, _ = asked(tmp_path, options={"counts": False})
+    assert chosen == [1] * 20
+    assert statistics["tokens_in"] == statistics["tokens_out"] == 0
+
+
 def test_an_absent_server_says_what_to_set(tmp_path):
     with openai_server() as stand_in:
         url = stand_in.url
@@ -77,6 +100,17 @@ def test_too_many_requests_are_waited_out_for_the_timeout(tmp_path):
         InputError, match="no host has answered for 0 s, .* is busy .429: You exceeded your current quota"
     ):
         asked(tmp_path, options={"status": 429}, timeout=0.3)
+
+
+def test_an_overloaded_service_is_waited_for_like_a_full_queue(tmp_path):
+    with pytest.raises(InputError, match="no host has answered for 0 s, .* is busy .529: "):
+        asked(tmp_path, options={"status": 529}, timeout=0.3)
+
+
+@pytest.mark.parametrize("status", [408, 520, 524])
+def test_faults_of_a_proxy_are_repeated(tmp_path, status):
+    with pytest.raises(InputError, match=f"failed one prompt 6 times .{status} "):
+        asked(tmp_path, options={"status": status})
 
 
 def test_a_prompt_that_the_server_finds_too_long_is_asked_with_fewer_candidates_and_remembered(tmp_path):

@@ -208,6 +208,19 @@ def test_a_state_with_anything_but_weights_and_numbers_is_not_loaded(tmp_path):
         run(tmp_path, distance)
 
 
+@pytest.mark.parametrize("left", [0, 300])
+def test_a_state_that_was_cut_short_is_said_and_trained_anew(tmp_path, monkeypatch, capsys, left):
+    monkeypatch.setattr("stages.training.fit.SECONDS_BETWEEN_STATES", 0.0)
+    whole, _ = run(tmp_path / "whole", distance)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "cut", distance, batches=until(4))
+    state = tmp_path / "cut" / "state.pt"
+    state.write_bytes(state.read_bytes()[:left])
+    again, _ = run(tmp_path / "cut", distance)
+    assert torch.equal(again.w, whole.w)
+    assert capsys.readouterr().out == f"{state} is damaged: the training starts anew\n"
+
+
 def ticking(monkeypatch):
     """A clock that advances by two seconds each time it is read."""
     seconds = iter(range(100, 10_000, 2))
