@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> 
             print(f"--titles: no title has {' '.join(arguments.titles)}", file=sys.stderr)
         return show(found[: arguments.top], arguments.json)
     choice = Choice(
-        top=arguments.top, keep_viewed=arguments.keep_viewed, popular=arguments.without_history == "popular"
+        top=arguments.top, keep_viewed=arguments.keep_viewed, popular=arguments.without_history != "nothing"
     )
     if arguments.history or arguments.similar:
         return show(answer(arguments, params, choice, new), arguments.json, header=arguments.explain)

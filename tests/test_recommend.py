@@ -377,6 +377,9 @@ def test_a_folder_that_does_not_exist_is_named(after, monkeypatch):
     [
         (["--history", "v1", "--out", "a.csv"], "--out belongs to --users and --histories: leave it out"),
         (["--history", "v1", "--by", "text"], "--by belongs to --similar: leave it out"),
+        (["--history", "v1", "--ignore-unknown"], "--ignore-unknown belongs to --users and --histories: leave it out"),
+        (["--history", "v1", "--without-history", "popular"], "--without-history belongs to --users and --histories"),
+        (["--similar", "v1", "--keep-viewed"], "--keep-viewed belongs to --history, --users and --histories: leave"),
         (["--similar", "v1", "--explain"], "--explain belongs to --history: leave it out"),
     ],
 )

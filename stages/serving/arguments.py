@@ -30,7 +30,7 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
         "--ignore-unknown", action="store_true", help="leave out unknown items; unknown users have no history"
     )
     parser.add_argument(
-        "--without-history", choices=["popular", "nothing"], default="popular", help="what such users get"
+        "--without-history", choices=["popular", "nothing"], help="what such users get (default: popular)"
     )
     parser.add_argument(
         "--new-items", type=Path, metavar="FOLDER", help="titles and covers of items that arrived after training"
@@ -51,8 +51,12 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
         arguments.top = TOP
     if arguments.top is not None and arguments.top < 1:
         raise InputError(f"--top {arguments.top}: ask for one item or more")
+    many = arguments.users or arguments.histories
     for option, given, fits, of in (
-        ("--out", arguments.out, arguments.users or arguments.histories, "--users and --histories"),
+        ("--out", arguments.out, many, "--users and --histories"),
+        ("--ignore-unknown", arguments.ignore_unknown, many, "--users and --histories"),
+        ("--without-history", arguments.without_history, many, "--users and --histories"),
+        ("--keep-viewed", arguments.keep_viewed, many or arguments.history, "--history, --users and --histories"),
         ("--by", arguments.by, arguments.similar, "--similar"),
         ("--explain", arguments.explain, arguments.history, "--history"),
     ):
@@ -72,7 +76,7 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
         raise InputError(f"--picture {arguments.picture}: end the name in {', '.join(PICTURES)}")
     if arguments.picture:
         check_place(f"--picture {arguments.picture}", arguments.picture)
-    if arguments.users or arguments.histories:
+    if many:
         if not arguments.out:
             raise InputError("--out FILE is missing: say where to write, such as --out recommendations.parquet")
         check_output(arguments.out)
