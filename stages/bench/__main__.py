@@ -22,33 +22,21 @@ from stages.bench.recbole_comparison import compare_with_recbole
 from stages.bench.rectools_comparison import compare_with_rectools
 from stages.bench.results import Result, earlier_results, table
 from stages.bench.subprocess_usage import subprocess_usage
-from stages.data.histories import Histories
 from stages.encoders.modalities import TINY
 from stages.encoders.text_loading import load_text_encoder
 from stages.errors import InputError, run_stage
-from stages.files import read_parquet, read_vectors, user_path, write_json
+from stages.files import read_parquet, user_path, write_json
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params
 
-ARTIFACTS = Path("artifacts")
 RESULT = Path("metrics/bench.json")
 SFT_PAIRS = 512  # two minutes for ten epochs of the plain loop; all pairs of Bili_Food would take 15
 
 
-def read_data() -> training.Data:
-    """The split of the last `dvc repro`."""
-    train = Histories.from_frame(read_parquet(ARTIFACTS / "split/train.parquet"))
-    valid, test = (read_parquet(ARTIFACTS / f"split/{name}.parquet")["item"].to_numpy() for name in ("valid", "test"))
-    items = len(read_parquet(ARTIFACTS / "split/items.parquet"))
-    return training.Data(train, valid, train.extended(valid), test, items)
-
-
 def compare_steps(params: Params) -> Result:
     """Both training steps, and the share of the machine's matrix rate that pretraining reaches."""
-    data = read_data()
-    vectors = read_vectors(ARTIFACTS / "embeddings.parquet", [name for name in params.modalities if name != "id"])
-    sasrec = training.new_sasrec(params, data.items)
-    sicsrec = training.new_sicsrec(params, data.items, {name: torch.from_numpy(v) for name, v in vectors.items()})
+    data = training.read_data()
+    sasrec, sicsrec = training.new_models(params, data.items)
     pretrain = training.epoch_seconds(sasrec, params, data)
     rate = matmul.matmul_rate(rows=params.pretrain.batch_positions, dim=params.dim, columns=(params.dim, data.items))
     posttrain = training.epoch_seconds(sicsrec, params, data)
@@ -68,7 +56,7 @@ def compare_steps(params: Params) -> Result:
 def compare_peer(name: str, compare: Callable[[Params, training.Data, int], Result], params: Params) -> Result:
     """A peer's SASRec on the same split; no values, and a line, where the peer cannot be installed."""
     try:
-        return compare(params, read_data(), torch.get_num_threads())
+        return compare(params, training.read_data(), torch.get_num_threads())
     except Unavailable as error:
         print(f"{name}: not measured, {error}")
         return {}
@@ -82,8 +70,8 @@ def compare_encoders(params: Params, name: str, pairs_limit: int) -> Result:
         )
         return {}
     p, e = params.sft, params.encoders
-    titles = read_parquet(ARTIFACTS / "split/items.parquet")[f"title_{params.language}"].to_list()
-    pairs = read_parquet(ARTIFACTS / "pairs.parquet").select("target", "similar")
+    titles = read_parquet(training.ARTIFACTS / "split/items.parquet")[f"title_{params.language}"].to_list()
+    pairs = read_parquet(training.ARTIFACTS / "pairs.parquet").select("target", "similar")
     pairs = pairs.sample(min(pairs_limit, len(pairs)), seed=params.seed, shuffle=True)
     encoder = load_text_encoder(name, e.pooling, e.max_tokens)
     embed = encoders.embedding(encoder, titles, e.batch_size)
@@ -112,8 +100,8 @@ def measure_split() -> Result:
     """The stage `split` in a temporary folder, so that artifacts/ and metrics/ are not touched."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy("params.yaml", folder)
-        (Path(folder) / ARTIFACTS).mkdir()
-        (Path(folder) / ARTIFACTS / "raw").symlink_to((ARTIFACTS / "raw").resolve())
+        (Path(folder) / training.ARTIFACTS).mkdir()
+        (Path(folder) / training.ARTIFACTS / "raw").symlink_to((training.ARTIFACTS / "raw").resolve())
         return {"split_seconds": subprocess_usage(["-m", "stages.split"], Path(folder))["seconds"]}
 
 
@@ -161,7 +149,7 @@ def main() -> None:
         "--only", nargs="+", choices=parts, help="measure only these parts; the file retains the others"
     )
     options = parser.parse_args()
-    if not (ARTIFACTS / f"raw/{params.dataset}_pair.csv").is_file():
+    if not (training.ARTIFACTS / f"raw/{params.dataset}_pair.csv").is_file():
         raise InputError(f"artifacts/ does not hold {params.dataset}, which params.yaml names: run `dvc repro`")
 
     torch.set_num_threads(os.cpu_count() or 1)

@@ -16,13 +16,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from stages.bench import large, training
-from stages.bench.__main__ import ARTIFACTS, read_data
 from stages.bench.epoch_sample import sample_epoch, synthetic_histories
 from stages.bench.machine import machine
 from stages.bench.matmul import matmul_rate
 from stages.data.histories import Batch, Histories
 from stages.errors import run_stage
-from stages.files import read_vectors, write_json
+from stages.files import write_json
 from stages.models.softmax import negative_sampler
 from stages.parallel.device import choose_device
 from stages.params import Params, load_params
@@ -57,8 +56,7 @@ def profiled(call: Callable[[], object], rate: float) -> dict[str, Any]:
 
     An operation's time is without that of those it calls. rate: floating-point operations a second.
     """
-    call()  # warm-up
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:  # also the warm-up
         call()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         call()
@@ -109,10 +107,8 @@ def large_catalogue(params: Params, items: int) -> Callable[[], None]:
 
 def measure(params: Params, large_items: int) -> dict[str, Any]:
     """What RESULT has, but the machine. large_items: of the large catalogue."""
-    data, p = read_data(), params.pretrain
-    vectors = read_vectors(ARTIFACTS / "embeddings.parquet", [name for name in params.modalities if name != "id"])
-    sasrec = training.new_sasrec(params, data.items)
-    sicsrec = training.new_sicsrec(params, data.items, {name: torch.from_numpy(v) for name, v in vectors.items()})
+    data, p = training.read_data(), params.pretrain
+    sasrec, sicsrec = training.new_models(params, data.items)
     batches = batches_of(data.train, params, p.batch_positions)
     rate = matmul_rate(rows=p.batch_positions, dim=params.dim, columns=(params.dim, data.items))
 

@@ -22,7 +22,6 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from stages.bench import training
-from stages.bench.__main__ import read_data
 from stages.bench.machine import machine
 from stages.bench.matmul import matmul_rate
 from stages.data.histories import training_batches, training_windows
@@ -33,7 +32,7 @@ from stages.encoders.image import ImageEncoder
 from stages.encoders.text import TextEncoder, tiny_text_encoder
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from stages.errors import run_stage
-from stages.files import read_parquet, read_vectors, write_json
+from stages.files import read_parquet, write_json
 from stages.parallel.device import choose_device, has_bfloat16
 from stages.parallel.distributed import BatchParts
 from stages.params import Params, load_params
@@ -75,13 +74,10 @@ def pass_seconds(call: Callable[[], object]) -> float:
 
 def training_rates(params: Params, positions: int, device: torch.device) -> Result:
     """Target positions per second of both training steps. positions: per batch."""
-    data, content = read_data(), [name for name in params.modalities if name != "id"]
-    vectors = read_vectors(Path("artifacts/embeddings.parquet"), content)
+    data = training.read_data()
     windows = training_windows(data.train, params.sequence.max_length)
-    models: dict[str, TrainableModel] = {
-        "pretrain": training.new_sasrec(params, data.items),
-        "posttrain": training.new_sicsrec(params, data.items, {n: torch.from_numpy(v) for n, v in vectors.items()}),
-    }
+    sasrec, sicsrec = training.new_models(params, data.items)
+    models: dict[str, TrainableModel] = {"pretrain": sasrec, "posttrain": sicsrec}
 
     def batches(epoch: int) -> Iterable[BatchParts]:
         return training_batches(data.train, windows, positions, np.random.default_rng(epoch), device)

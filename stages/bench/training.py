@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from stages.data.histories import Batch, Histories, training_batches, training_windows
+from stages.files import read_parquet, read_vectors
 from stages.models.sasrec import Sasrec, SasrecConfig
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
 from stages.params import Params
@@ -19,6 +20,7 @@ from stages.training.metrics import mean_metrics
 from stages.training.next_item import SequenceModel, validation_metrics
 from stages.training.ranking import rank_users
 
+ARTIFACTS = Path("artifacts")
 CPU = torch.device("cpu")
 MONITOR = "ndcg@10"  # what stops training here, as in the peers
 EPOCHS = 3  # per model; the median is reported
@@ -33,6 +35,14 @@ class Data:
     known: Histories
     test: np.ndarray
     items: int
+
+
+def read_data() -> Data:
+    """The split of the last `dvc repro`."""
+    train = Histories.from_frame(read_parquet(ARTIFACTS / "split/train.parquet"))
+    valid, test = (read_parquet(ARTIFACTS / f"split/{name}.parquet")["item"].to_numpy() for name in ("valid", "test"))
+    items = len(read_parquet(ARTIFACTS / "split/items.parquet"))
+    return Data(train, valid, train.extended(valid), test, items)
 
 
 def common_length(params: Params, data: Data) -> int:
@@ -71,6 +81,13 @@ def new_sicsrec(params: Params, items: int, vectors: dict[str, torch.Tensor]) ->
     )
     model.load_content_vectors(vectors)
     return model
+
+
+def new_models(params: Params, items: int) -> tuple[Sasrec, Sicsrec]:
+    """An untrained ID encoder, and an untrained SICSRec on the item vectors of the last `dvc repro`."""
+    vectors = read_vectors(ARTIFACTS / "embeddings.parquet", [name for name in params.modalities if name != "id"])
+    tensors = {name: torch.from_numpy(matrix) for name, matrix in vectors.items()}
+    return new_sasrec(params, items), new_sicsrec(params, items, tensors)
 
 
 def train(model: SequenceModel, params: Params, data: Data, plan: Plan, validate: Validate = dict) -> None:

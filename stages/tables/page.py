@@ -6,33 +6,34 @@ fails when a page is not what the files give.
 
 import argparse
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from stages.errors import InputError, run_stage
 from stages.files import atomic, read_json
 from stages.tables.archive import archived_runs
 from stages.tables.claims import FURTHER_CLAIMS, PAPER_CLAIMS, claim_cells
 from stages.tables.comparison import as_text
-from stages.tables.markdown import SIGNIFICANT, TESTED, p_digits, table_lines
+from stages.tables.markdown import SIGNIFICANT, TESTED, table_lines
 from stages.tables.origins import origins
 from stages.tables.registry import ALL_TABLES, DISTILLED_PREFIX, SASREC, SCORED_BY_CONTENT, THREE_WITH_CONTENT
+from stages.tables.sections import (
+    DATASETS,
+    IN_README,
+    PROTOCOL_NAMES,
+    SYSTEM_NAMES,
+    Table,
+    by_training_count,
+    differences,
+    in_order,
+    titled,
+    values,
+)  # fmt: skip
 
 METRICS = Path("metrics")
 README = Path("README.md")
 RESULTS = ("<!-- results: written by python -m stages.tables.page -->", "<!-- end of results -->")
 SAMPLE_RUN = ("<!-- sample: written by python -m stages.tables.page -->", "<!-- end of sample -->")
-DATASETS = ("Bili_Food", "Bili_Dance")
-IN_README = {"itemknn": "ItemKNN", "sasrec": "SASRec (the ID encoder)", "unisrec_t_id": "UniSRec T+ID"}
-SYSTEM_NAMES = IN_README | {
-    "sicsrec": "SICSRec ID+T", "pop": "Pop", "gru4rec": "GRU4Rec", "bert4rec": "BERT4Rec", "unisrec_t": "UniSRec T",
-    "vqrec": "VQ-Rec T", "missrec_t": "MISSRec T", "missrec_t_id": "MISSRec T+ID", "missrec_tv_id": "MISSRec T+V+ID",
-    "llmesr_t_id": "LLM-ESR T+ID", "llmesr_tv_id": "LLMESR++ T+V+ID",
-}  # fmt: skip
-PROTOCOL_NAMES = {"kept": "viewed items kept", "filtered": "filtered"}
-
-Table = dict[str, Any]  # as summary.py writes it
 
 
 def read_tables() -> dict[str, dict[str, Table]]:
@@ -45,19 +46,6 @@ def read_tables() -> dict[str, dict[str, Table]]:
             content["rows"] = {row: content["rows"][row] for row in order}
             found.setdefault(name, {})[content["dataset"]] = content
     return found
-
-
-def in_order(datasets: Collection[str]) -> list[str]:
-    """NineRec's, then one's own by name."""
-    return [
-        *(name for name in DATASETS if name in datasets),
-        *sorted(name for name in datasets if name not in DATASETS),
-    ]
-
-
-def titled(dataset: str) -> str:
-    """The dataset's name; of the sample, that it is made up."""
-    return "sample (made up)" if dataset == "sample" else dataset
 
 
 def readme_table(table4: dict[str, Table]) -> Iterator[str]:
@@ -90,94 +78,6 @@ def readme_filtered(filtered: dict[str, Table]) -> Iterator[str]:
         if any(cells):
             rows.append([names.get(row, row), *cells])
     yield from table_lines(rows)
-
-
-def comparison(row: Table, reference: Table | None, protocol: str) -> str:
-    """`-1.1% (p 0.960)`: the row's ndcg@10 against the reference's, bold when significant; None: it was not run."""
-    if row is reference:
-        return "reference"
-    if reference is None:
-        return f"{row[protocol][TESTED]['mean']:.4f} (reference not run)"
-    ours, base = (part[protocol][TESTED]["mean"] for part in (row, reference))
-    p_value = row[protocol].get("p")
-    if p_value is None:  # no seed in common
-        return f"{ours / base - 1:+.1%} (not tested)"
-    seeds = row.get("seeds", [])
-    if seeds != reference.get("seeds", []):  # the interval is of the seeds in common, the means are not
-        low, high = row[protocol]["difference"]
-        text = f"{low:+.1%} to {high:+.1%} (seed {', '.join(map(str, seeds))}, p {p_digits(p_value)})"
-    else:
-        text = f"{ours / base - 1:+.1%} (p {p_digits(p_value)})"
-    return f"**{text}**" if p_value < SIGNIFICANT else text
-
-
-def paper_comparison(row: Table, reference: Table | None) -> str:
-    """`+3.1%`: the row's ndcg@10 against the reference's in the paper; empty where the paper lacks one of them."""
-    ours, base = (((part or {}).get("paper") or {}).get(TESTED) for part in (row, reference))
-    return f"{ours / base - 1:+.1%}" if ours and base and row is not reference else ""
-
-
-def differences(by_dataset: dict[str, Table]) -> Iterator[str]:
-    """A line a row: how far it is from the reference in both protocols, and in the paper."""
-    datasets = in_order(by_dataset)
-    first = by_dataset[datasets[0]]
-    heads = [f"against {SYSTEM_NAMES.get(first['reference'], first['reference'])}"]
-    for name in datasets:
-        heads += [f"{titled(name)}: kept", "filtered", "paper"]
-    cells = [heads]
-    for row in (row.name for row in ALL_TABLES[first["table"]].rows):
-        if not any(row in by_dataset[name]["rows"] for name in datasets):
-            continue
-        line = [SYSTEM_NAMES.get(row, row)]
-        for table in (by_dataset[name] for name in datasets):
-            if row not in table["rows"]:
-                line += ["", "", ""]
-                continue
-            found, reference = table["rows"][row], table["rows"].get(table["reference"])
-            line += [comparison(found, reference, protocol) for protocol in PROTOCOL_NAMES]
-            line.append(paper_comparison(found, reference))
-        cells.append(line)
-    yield from table_lines(cells)
-
-
-def values(table: Table) -> Iterator[str]:
-    """Means and deviations over seeds in both protocols, the paper's value beside."""
-    metrics = table["metrics"]
-    heads = ["", *(f"kept {m}" for m in metrics), f"paper's {TESTED}", *(f"filtered {m}" for m in metrics), "epochs"]
-    cells = [heads]
-    for name, row in table["rows"].items():
-        paper = (row["paper"] or {}).get(TESTED)
-        kept, filtered = (
-            [mean_and_deviation(row[protocol][metric]) for metric in metrics] for protocol in ("kept", "filtered")
-        )
-        shown = SYSTEM_NAMES.get(name, name)
-        cells.append([shown, *kept, f"{paper:.4f}" if paper else "", *filtered, f"{row['epochs']:.0f}"])
-    yield from table_lines(cells)
-
-
-def by_training_count(table: Table) -> Iterator[str]:
-    """hit@10 with viewed items filtered, by how often the target occurs in training; nothing without such runs."""
-    groups = {
-        name: row["filtered"]["by_training_count"]
-        for name, row in table["rows"].items()
-        if "by_training_count" in row["filtered"]
-    }
-    if not groups:
-        return
-    users = next(iter(groups.values()))
-    heads = sorted(users, key=lambda head: int(head.rstrip("+").split("-")[0]))
-    cells = [["times in training (users)", *(f"{head} ({users[head]['users']:.0f})" for head in heads)]]
-    for name, values in groups.items():
-        cells.append([SYSTEM_NAMES.get(name, name), *(f"{values[head]['hit@10']:.4f}" for head in heads)])
-    yield f"{titled(table['dataset'])}: filtered hit@10, by how often the target occurs in training."
-    yield ""
-    yield from table_lines(cells)
-    yield ""
-
-
-def mean_and_deviation(value: dict[str, float | None]) -> str:
-    """`0.1068 ± 0.0007`; of one seed the mean alone. value: mean and sd."""
-    return f"{value['mean']:.4f}" + (f" ± {value['sd']:.4f}" if value["sd"] is not None else "")
 
 
 def page() -> str:
@@ -233,6 +133,9 @@ def page() -> str:
         "![Histories after which SICSRec and its ID encoder recommend differently](pictures/cases.jpg)",
         "",
         "## Where the tables come from",
+        "",
+        "SICSRec's runs of Bili_Food are by older code than those of the other systems of Tables 4 and 8:",
+        "[what newer code gives](../stages/tables/README.md#runs-of-bili_food).",
         "",
         *origins(tables, archived_runs(METRICS / "runs")),
     ]

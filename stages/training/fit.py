@@ -241,9 +241,9 @@ def _load(state: Path) -> dict[str, Any] | None:
         return None
     try:
         content: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError):
+    except (EOFError, RuntimeError) as error:
         if is_main_process():
-            print(f"{state} is damaged: the training starts anew")
+            print(f"{state} cannot be read ({error!r:.100}): the training starts anew")
         return None
     return content
 

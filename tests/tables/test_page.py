@@ -48,29 +48,6 @@ def test_a_changed_figure_is_noticed_and_written(copy, monkeypatch):
     run(monkeypatch, "--check")
 
 
-def test_a_significant_difference_is_bold_and_the_reference_is_named():
-    reference = {"kept": {"ndcg@10": {"mean": 0.10}}}
-    row = {"kept": {"ndcg@10": {"mean": 0.11}, "p": 0.01}}
-    assert page.comparison(row, reference, "kept") == "**+10.0% (p 0.010)**"
-    assert page.comparison(row | {"kept": row["kept"] | {"p": 0.2}}, reference, "kept") == "+10.0% (p 0.200)"
-    assert page.comparison(reference, reference, "kept") == "reference"
-    one = row | {"seeds": [2], "kept": row["kept"] | {"difference": [0.02, 0.2]}}
-    assert page.comparison(one, reference | {"seeds": [1, 2]}, "kept") == "**+2.0% to +20.0% (seed 2, p 0.010)**"
-
-
-def test_groups_by_training_count_are_a_table_where_runs_have_them():
-    groups = {"100+": {"users": 90, "hit@10": 0.1}, "20-99": {"users": 563, "hit@10": 0.0412}}  # as JSON sorts them
-    rows = {"sicsrec": {"filtered": {"by_training_count": groups}}, "pop": {"filtered": {}}}
-    lines = list(page.by_training_count({"dataset": "Bili_Food", "rows": rows}))
-    assert lines[2:] == [
-        "| times in training (users) | 20-99 (563) | 100+ (90) |",
-        "| --- | ---: | ---: |",
-        "| SICSRec ID+T | 0.0412 | 0.1000 |",
-        "",
-    ]
-    assert list(page.by_training_count({"dataset": "Bili_Food", "rows": {"pop": rows["pop"]}})) == []
-
-
 def test_a_readme_without_the_marks_is_refused(copy, monkeypatch):
     (copy / "README.md").write_text("# other")
     with pytest.raises(InputError, match="README.md lacks the lines"):
@@ -79,18 +56,6 @@ def test_a_readme_without_the_marks_is_refused(copy, monkeypatch):
 
 def test_the_readme_is_one_screen_after_another_not_a_book():
     assert (ROOT / "README.md").stat().st_size <= 10_240
-
-
-def test_rows_that_only_one_dataset_has_are_shown():
-    kept = {"kept": {"ndcg@10": {"mean": 0.1}}, "filtered": {"ndcg@10": {"mean": 0.1}}, "paper": None}
-    tables = {
-        "Bili_Food": {"table": "table4", "reference": "sicsrec", "rows": {"sicsrec": kept}},
-        "Bili_Dance": {"table": "table4", "reference": "sicsrec", "rows": {"sicsrec": kept, "bert4rec": kept | {}}},
-    }
-    lines = list(page.differences(tables))
-    (row,) = [line for line in lines if line.startswith("| BERT4Rec")]
-    assert row.split(" | ")[1:4] == ["", "", ""]
-    assert "+0.0% (not tested)" in row
 
 
 def test_the_table_of_the_sample_in_readme_is_made_from_its_last_run(copy):
@@ -110,23 +75,6 @@ def test_the_run_of_another_dataset_leaves_readme_alone_and_is_named(copy):
     assert page.readme() == before
     assert "## The last run: MyShop" in page.page()
     assert "built-in sample" not in page.page()
-
-
-def test_other_datasets_stand_after_those_of_ninerec_and_the_sample_is_called_made_up():
-    reference = {"kept": {"ndcg@10": {"mean": 0.1}}, "filtered": {"ndcg@10": {"mean": 0.2}}, "paper": None}
-    tables = {
-        name: {"table": "fig3_alpha", "reference": "0.2", "rows": {"0.2": reference}}
-        for name in ("sample", "MyShop", "Bili_Dance")
-    }
-    head, _, row = page.differences(tables)
-    assert head.count("Bili_Dance: kept | filtered | paper | MyShop: kept | filtered | paper | sample (made up): kept")
-    assert row == "| 0.2 " + "| reference | reference |  " * 3 + "|"
-
-
-def test_without_the_reference_s_runs_a_row_shows_its_own_mean():
-    row = {"kept": {"ndcg@10": {"mean": 0.1}}, "paper": None}
-    assert page.comparison(row, None, "kept") == "0.1000 (reference not run)"
-    assert page.paper_comparison(row, None) == ""
 
 
 def test_the_command_of_each_table_whose_runs_are_archived_finds_them_all(copy):
