@@ -176,8 +176,8 @@ class Params(Section):
     language: Literal["zh", "en"]
     modalities: Annotated[tuple[Literal[MODALITIES], ...], Field(min_length=1)]  # type: ignore[valid-type]
     llm: Annotated[str, Field(min_length=1)]  # the judge: `lexical`, a model of Ollama's, or openai:NAME
-    text_encoder: str  # `tiny`, or a transformers name or folder
-    image_encoder: str  # `tiny`, or a timm name or folder
+    text_encoder: Annotated[str, Field(min_length=1)]  # `tiny`, or a transformers name or folder
+    image_encoder: Annotated[str, Field(min_length=1)]  # `tiny`, or a timm name or folder
     alpha: Fraction  # weight of the contrastive loss, eq. 19
     content_weight: FractionOrAuto  # of content vectors in the scores; auto: chosen on validation
     rank: Count  # LoRA rank, eq. 20

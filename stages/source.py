@@ -1,8 +1,9 @@
-"""Stage `source`: a fingerprint of the files of `source`. It runs in every `dvc repro` and reads no content."""
+"""Stage `source`: fingerprints of files outside the project. It runs in every `dvc repro` and reads no content."""
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from stages.data.fingerprint import path_fingerprint, url_fingerprint
 from stages.errors import InputError, run_stage
@@ -13,31 +14,44 @@ NINEREC = (
     "Bili_2M", "Bili_Food", "Bili_Dance", "Bili_Cartoon", "Bili_Movie", "Bili_Music", "KU", "QB", "TN", "DY",
 )  # fmt: skip
 OUTPUT = Path("metrics/source.json")
+ENCODERS = Path("metrics/encoders.json")
 ROOT = Path(os.environ.get("DVC_ROOT", "."))  # as stages.files.project_root, without the imports of stages.files
 
 
 def main() -> str:
-    """Write metrics/source.json, on which `download` depends: it changes when the files of `source` do.
+    """Write metrics/source.json, on which `download` depends, and metrics/encoders.json, on which `sft` does.
 
-    A source that cannot be reached (a fresh clone, no network) counts as unchanged since the last time.
+    The one changes with the files of `source`, the other with those of encoders that are folders. What cannot be
+    reached (a fresh clone, no network) counts as unchanged since the last time.
     """
     refuse_experiment_in_shallow_clone()  # here, because this is the one stage that every experiment runs
     params = load_params()
     refuse_what_does_not_go_together(params.dataset, params.source)
+    encoders = {"text_encoder": params.text_encoder, "image_encoder": params.image_encoder}
+    _write_if_changed(ENCODERS, encoder_fingerprints(encoders, _recorded(ENCODERS)))
     source = params.source
-    recorded = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.is_file() else {}
+    recorded = _recorded(OUTPUT)
     try:
         found = fingerprint(source)
     except OSError as error:
         if recorded.get("source") != source:
             raise InputError(f"source: {source} cannot be read ({error}): mend the path or the address") from error
         return f"{source} cannot be reached ({error}): taken as unchanged"
-    content = {"source": source, "fingerprint": found}
-    if content == recorded:
-        return f"{params.dataset}: unchanged"
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return f"{params.dataset}: new, or changed since the last run"
+    changed = _write_if_changed(OUTPUT, {"source": source, "fingerprint": found})
+    return f"{params.dataset}: {'new, or changed since the last run' if changed else 'unchanged'}"
+
+
+def _recorded(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _write_if_changed(file: Path, content: dict[str, Any]) -> bool:
+    """Write `content` unless it is what the file has; whether it was written."""
+    if content == _recorded(file):
+        return False
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return True
 
 
 def refuse_what_does_not_go_together(dataset: str, source: str) -> None:
@@ -63,12 +77,32 @@ def fingerprint(source: str) -> str:
     if source.startswith(("https://", "http://")):
         return url_fingerprint(source)
     place = ROOT / Path(source).expanduser()
+    found = _of_path("source", place)
+    if found is None:
+        raise FileNotFoundError("no folder or archive here")
+    return found
+
+
+def encoder_fingerprints(encoders: dict[str, str], recorded: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Of each param its encoder's name and the fingerprint of its folder.
+
+    Without such a folder it is the recorded one of that name, or '': a built-in encoder, or a name on the hub.
+    encoders: values of the params text_encoder and image_encoder. Raises InputError when a folder cannot be read.
+    """
+    found = {}
+    for param, name in encoders.items():
+        before = recorded.get(param, {})
+        known = before["fingerprint"] if before.get("name") == name else ""
+        found[param] = {"name": name, "fingerprint": _of_path(param, ROOT / Path(name).expanduser()) or known}
+    return found
+
+
+def _of_path(param: str, place: Path) -> str | None:
+    """The fingerprint of a folder or file, None if it is not there."""
     try:
-        if place.exists():
-            return path_fingerprint(place)
+        return path_fingerprint(place) if place.exists() else None
     except OSError as error:
-        raise InputError(f"source: {error.filename} cannot be read ({error.strerror}): mend it, run again") from error
-    raise FileNotFoundError("no folder or archive here")
+        raise InputError(f"{param}: {error.filename} cannot be read ({error.strerror}): mend it, run again") from error
 
 
 if __name__ == "__main__":

@@ -30,6 +30,15 @@ def run(place: str, dataset: str = "Shop") -> dict[str, str]:
     return written
 
 
+def run_encoders(text: str, image: str = "tiny") -> dict[str, dict[str, str]]:
+    """metrics/encoders.json after the stage, of the built-in sample."""
+    content = YAML(typ="safe").load(PARAMS)
+    YAML().dump(content | {"text_encoder": text, "image_encoder": image}, Path("params.yaml"))
+    source.main()
+    written: dict[str, dict[str, str]] = json.loads(source.ENCODERS.read_text())
+    return written
+
+
 def make_folder() -> Path:
     folder = Path("mine")
     (folder / "covers").mkdir(parents=True)
@@ -115,6 +124,45 @@ def test_a_source_that_is_here_but_cannot_be_read_does_not_count_as_unchanged(mo
     monkeypatch.setattr(source, "path_fingerprint", refuse)
     with pytest.raises(InputError, match="source: mine/covers cannot be read .Permission denied.: mend it, run"):
         run("mine")
+
+
+def test_encoders_that_are_built_in_or_on_the_hub_never_change() -> None:
+    assert run_encoders("google-bert/bert-base-chinese") == {
+        "text_encoder": {"name": "google-bert/bert-base-chinese", "fingerprint": ""},
+        "image_encoder": {"name": "tiny", "fingerprint": ""},
+    }
+
+
+def test_new_weights_in_an_encoder_s_folder_change_its_fingerprint() -> None:
+    weights = Path("bert", "model.safetensors")
+    weights.parent.mkdir()
+    weights.write_bytes(b"1")
+    before = run_encoders("bert")
+    written = source.ENCODERS.stat().st_mtime_ns
+    assert run_encoders("bert") == before
+    assert source.ENCODERS.stat().st_mtime_ns == written  # nothing was written again
+    weights.write_bytes(b"12")
+    after = run_encoders("bert")
+    assert after["text_encoder"]["fingerprint"] != before["text_encoder"]["fingerprint"]
+    assert after["image_encoder"] == before["image_encoder"]
+
+
+def test_an_encoder_s_folder_that_is_not_here_counts_as_unchanged_while_its_name_is() -> None:
+    make_folder()
+    before = run_encoders("mine")
+    Path("mine").rename("elsewhere")
+    assert run_encoders("mine") == before
+    assert run_encoders("other")["text_encoder"] == {"name": "other", "fingerprint": ""}
+
+
+def test_an_encoder_s_folder_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / "model.safetensors"))
+
+    make_folder()
+    monkeypatch.setattr(source, "path_fingerprint", refuse)
+    with pytest.raises(InputError, match="image_encoder: mine/model.safetensors cannot be read .Permission denied.: m"):
+        run_encoders("tiny", "mine")
 
 
 @pytest.fixture
