@@ -28,7 +28,8 @@ def main() -> str:
     params = load_params()
     refuse_what_does_not_go_together(params.dataset, params.source)
     encoders = {"text_encoder": params.text_encoder, "image_encoder": params.image_encoder}
-    _write_if_changed(ENCODERS, encoder_fingerprints(encoders, _recorded(ENCODERS)))
+    encoders_changed = _write_if_changed(ENCODERS, encoder_fingerprints(encoders, _recorded(ENCODERS)))
+    encoder_note = "; an encoder is another, or its files have changed" if encoders_changed else ""
     source = params.source
     recorded = _recorded(OUTPUT)
     try:
@@ -36,9 +37,9 @@ def main() -> str:
     except OSError as error:
         if recorded.get("source") != source:
             raise InputError(f"source: {source} cannot be read ({error}): mend the path or the address") from error
-        return f"{source} cannot be reached ({error}): taken as unchanged"
+        return f"{source} cannot be reached ({error}): taken as unchanged{encoder_note}"
     changed = _write_if_changed(OUTPUT, {"source": source, "fingerprint": found})
-    return f"{params.dataset}: {'new, or changed since the last run' if changed else 'unchanged'}"
+    return f"{params.dataset}: {'new, or changed since the last run' if changed else 'unchanged'}{encoder_note}"
 
 
 def _recorded(file: Path) -> dict[str, Any]:

@@ -142,6 +142,7 @@ def test_new_weights_in_an_encoder_s_folder_change_its_fingerprint() -> None:
     assert run_encoders("bert") == before
     assert source.ENCODERS.stat().st_mtime_ns == written  # nothing was written again
     weights.write_bytes(b"12")
+    assert source.main() == "sample: unchanged; an encoder is another, or its files have changed"
     after = run_encoders("bert")
     assert after["text_encoder"]["fingerprint"] != before["text_encoder"]["fingerprint"]
     assert after["image_encoder"] == before["image_encoder"]
