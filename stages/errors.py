@@ -22,9 +22,10 @@ class InputError(Exception):
 def run_stage(main: Callable[[], str | None]) -> None:
     """Run a stage and print one line: its name, its seconds, and what `main` says it did (None: no line).
 
-    What the user can mend becomes one line on stderr and exit status 1, Ctrl-C status 130. Any other exception is a
-    bug and keeps its traceback. Of several processes under torchrun only rank 0 prints what it did.
+    What the user can mend becomes one line on stderr and exit status 1, Ctrl-C or SIGTERM status 130. Any other
+    exception is a bug and keeps its traceback. Of several processes under torchrun only rank 0 prints what it did.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, or temporary files would stay
     if "triton" not in sys.modules:  # uncollected, it prints what it calls leaks
         gc.freeze()  # modules live to the end: without this, looking through them takes a second at exit
     try:

@@ -102,14 +102,21 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize(("code", "statuses"), [(AFTER_IMPORTS, {130}), (WHILE_IMPORTING, {130, -signal.SIGINT})])
-def test_control_c_is_one_line_and_status_130(code, statuses):
+@pytest.mark.parametrize(
+    ("code", "number", "statuses"),
+    [
+        (AFTER_IMPORTS, signal.SIGINT, {130}),
+        (WHILE_IMPORTING, signal.SIGINT, {130, -signal.SIGINT}),
+        (AFTER_IMPORTS, signal.SIGTERM, {130}),  # of a scheduler that ends a job
+    ],
+)
+def test_an_interruption_is_one_line_and_status_130(code, number, statuses):
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stdout.readline() == "running\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, printed = process.communicate(timeout=30)
     assert process.returncode in statuses  # a shell shows 130 for a process that SIGINT ended
     assert printed == "interrupted: the same command goes on from here\n"
