@@ -50,8 +50,15 @@ def model_config(params: Params, items: int, widths: dict[str, int], use_id: boo
 
 
 def pretrained_encoder(config: SicsrecConfig, path: Path) -> Sasrec | None:
-    """The encoder of step one, when an ID part is frozen."""
-    return load_model(path, Sasrec, SasrecConfig) if config.needs_id_encoder else None
+    """The encoder of step one, when an ID part is frozen. Raises InputError when it has another shape."""
+    if not config.needs_id_encoder:
+        return None
+    encoder = load_model(path, Sasrec, SasrecConfig)
+    for name in ("dim", "layers", "heads", "max_length"):
+        trained, wanted = getattr(encoder.config, name), getattr(config, name)
+        if trained != wanted:
+            raise InputError(f"{path} was trained with {name}={trained}, params.yaml has {wanted}: run `dvc repro`")
+    return encoder
 
 
 def build_model(config: SicsrecConfig, vectors: dict[str, torch.Tensor], pretrained: Sasrec | None = None) -> Sicsrec:

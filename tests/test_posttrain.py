@@ -41,6 +41,13 @@ def test_each_param_is_the_model_s_param_of_that_name(after):
     )  # fmt: skip
 
 
+def test_an_id_encoder_of_another_shape_is_refused(after):
+    workspace = after("pretrain")
+    workspace.set_params(sequence={"heads": 1})  # its weights would fit
+    with pytest.raises(InputError, match="id_encoder.safetensors was trained with heads=2, params.yaml has 1: run `dv"):
+        workspace.run("posttrain")
+
+
 def test_a_frozen_content_side_is_trained_alone_first(after):
     workspace = after("pretrain")
     workspace.set_params(frozen=["content_encoder"])
