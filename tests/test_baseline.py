@@ -69,14 +69,6 @@ def test_the_table_names_a_skipped_system_and_the_modality_that_it_lacks(after):
     assert sorted(path.name for path in Path("metrics/baselines").iterdir()) == ["pop.json"]
 
 
-def test_itemknn_is_skipped_where_there_are_too_many_pairs_of_items_to_count(after, monkeypatch):
-    workspace = after("embed")
-    monkeypatch.setattr("stages.baseline.MOST_ITEMS_IN_PAIRS", 39)
-    workspace.run_baseline("itemknn")
-    summary = json.loads(Path("artifacts/ranks/itemknn.json").read_text())
-    assert summary == {"skipped": "itemknn counts all pairs of items, too many for 40 items"}
-
-
 def test_an_unknown_system_is_named_with_those_that_there_are(after):
     workspace = after("split")
     with pytest.raises(InputError, match="there is no 'sasrek'; there are pop, itemknn"):

@@ -112,19 +112,20 @@ def test_of_a_system_that_counts_the_roots_are_added_which_have_its_ranks(after)
     data, test = TrainingData.read(SPLIT), pl.read_parquet(SPLIT / "test.parquet")
     model = load_for_fusion("itemknn", CPU)
     history = torch.tensor(pl.read_parquet(SPLIT / "train.parquet")["items"].to_list()[:1])
-    counts = load_system("itemknn").last_hidden(history) @ load_system("itemknn").item_matrix().T
+    counted = load_system("itemknn")
+    counts = counted.scores(counted.last_hidden(history), counted.item_matrix())
     torch.testing.assert_close(model.scores(model.last_hidden(history), model.item_matrix()) ** 2, counts)
     kept, filtered = rank_users(model, data.before_test(test), test["item"].to_numpy(), max_length=50, device=CPU)
     ranks = pl.read_parquet("artifacts/ranks/itemknn.parquet")
     assert (ranks["rank"].to_list(), ranks["rank_filtered"].to_list()) == (kept.tolist(), filtered.tolist())
 
 
-def test_a_system_that_was_skipped_is_refused(after, monkeypatch):
-    monkeypatch.setattr("stages.baseline.MOST_ITEMS_IN_PAIRS", 39)
+def test_a_system_that_was_skipped_is_refused(after):
     workspace = after("posttrain")
-    workspace.set_params(baselines=["itemknn"], fuse=["sicsrec", "itemknn"])
-    workspace.run_baseline("itemknn")
-    with pytest.raises(InputError, match="itemknn was skipped: leave it out"):
+    workspace.set_params(modalities=["id", "text"], baselines=["missrec_v_id"], baseline={"absent": "skip"})
+    workspace.run_baseline("missrec_v_id")
+    workspace.set_params(baselines=["missrec_v_id"], fuse=["sicsrec", "missrec_v_id"])  # after it, with images
+    with pytest.raises(InputError, match="missrec_v_id was skipped: leave it out"):
         workspace.run("fuse")
     assert not METRICS.exists()
 

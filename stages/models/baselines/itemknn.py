@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from stages.models.baselines.material import Material
@@ -71,11 +72,20 @@ class ItemKnn(Recommender):
         return hidden.scatter_add_(1, items, weight)[:, 1:]
 
     def item_matrix(self) -> Float[Tensor, "N N"]:
-        """Similarity of candidate j (row j − 1) to each item of a history."""
-        seen, candidate = self.pairs.long()
-        matrix = self.similarity.new_zeros(self.config.items, self.config.items)
-        matrix[seen, candidate] = self.similarity
-        return matrix.T
+        """Zeros that take no memory: only their number counts, as `scores` adds up the pairs."""
+        return self.similarity.new_zeros(()).expand(self.config.items, self.config.items)
+
+    def scores(self, hidden: Float[Tensor, "B N"], items: Float[Tensor, "N N"]) -> Float[Tensor, "B N"]:
+        """Sums of similarities by sparse matrices: N × N numbers would not fit into memory. items: not read."""
+        scores = csr_array(hidden.numpy(force=True)) @ self._similarity_by_item()
+        return torch.from_numpy(scores.toarray()).to(hidden.device)
+
+    def _similarity_by_item(self) -> csr_array:
+        """Row i − 1: the similarities of item i, of a history, to the candidates. Shape (N, N)."""
+        seen, candidates = self.pairs.numpy(force=True)  # sorted by `seen`
+        starts = np.searchsorted(seen, np.arange(self.config.items + 1, dtype=seen.dtype))
+        shape = (self.config.items, self.config.items)
+        return csr_array((self.similarity.numpy(force=True), candidates, starts), shape=shape)
 
 
 def build(material: Material) -> ItemKnn:
