@@ -82,10 +82,15 @@ def test_a_single_cover_is_refused_with_the_modality_to_leave_out(after):
 
 
 @pytest.mark.parametrize("param", ["text_encoder", "image_encoder"])
-def test_an_absent_encoder_names_the_param_and_writes_nothing(after, param):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("./no-such-folder", "there is no such folder"), ("nobody/nothing", "no folder of that name here; as a model's")],
+)
+def test_an_absent_encoder_names_the_param_and_writes_nothing(after, monkeypatch, param, name, reason):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     workspace = after("pairs")
-    workspace.set_params(**{param: "./no-such-folder"})
-    with pytest.raises(InputError, match=f"{param}=./no-such-folder cannot be loaded .there is no such folder"):
+    workspace.set_params(**{param: name})
+    with pytest.raises(InputError, match=f"{param}={name} cannot be loaded .{reason}"):
         workspace.run("sft")
     assert not Path("artifacts/encoders").exists()
 

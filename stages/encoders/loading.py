@@ -20,8 +20,9 @@ def cannot_be_loaded(param: str, error: Exception, mend: str) -> InputError:
     """param: NAME=VALUE. Of a long message the first paragraph is shown."""
     reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
     name = param.partition("=")[2]
-    if name.startswith((".", "/", "~")) and not user_path(name).is_dir():
-        reason = "there is no such folder"  # transformers and timm take it for a name on the hub
+    if not user_path(name).is_dir():  # transformers and timm take it for a name on the hub
+        is_path = name.startswith((".", "/", "~"))
+        reason = "there is no such folder" if is_path else f"no folder of that name here; as a model's name: {reason}"
     if isinstance(error, DAMAGED):
         mend = "a file of its weights is damaged or was not downloaded as a whole, get it again"
     return InputError(f"{param} cannot be loaded ({reason:.300}): {mend}")

@@ -69,6 +69,6 @@ def test_weights_that_are_cut_short_are_to_be_got_again(tmp_path, left):
 
 
 def test_an_absent_encoder_is_an_input_error(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="image_encoder=no_such_model"):
         load_image_encoder("no_such_model", "head")

@@ -90,7 +90,7 @@ def test_the_tiny_encoder_comes_from_the_seed():
 
 
 def test_an_absent_encoder_is_an_input_error(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="text_encoder=nobody/nothing"):
         load_text_encoder("nobody/nothing", "cls", 20)
 
