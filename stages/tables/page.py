@@ -134,8 +134,8 @@ def page() -> str:
         "",
         "## Where the tables come from",
         "",
-        "SICSRec's runs of Bili_Food are by older code than those of the other systems of Tables 4 and 8:",
-        "[what newer code gives](../stages/tables/README.md#runs-of-bili_food).",
+        "In Fig. 3 of Bili_Food the default values are by newer code than the others:",
+        "[what that changes](../stages/tables/README.md#runs-of-bili_food).",
         "",
         *origins(tables, archived_runs(METRICS / "runs")),
     ]
