@@ -77,15 +77,15 @@ class ItemKnn(Recommender):
 
     def scores(self, hidden: Float[Tensor, "B N"], items: Float[Tensor, "N N"]) -> Float[Tensor, "B N"]:
         """Sums of similarities by sparse matrices: N × N numbers would not fit into memory. items: not read."""
-        scores = csr_array(hidden.numpy(force=True)) @ self._similarity_by_item()
+        scores = csr_array(hidden.cpu().numpy()) @ self._similarity_by_item()
         return torch.from_numpy(scores.toarray()).to(hidden.device)
 
     def _similarity_by_item(self) -> csr_array:
         """Row i − 1: the similarities of item i, of a history, to the candidates. Shape (N, N)."""
-        seen, candidates = self.pairs.numpy(force=True)  # sorted by `seen`
+        seen, candidates = self.pairs.cpu().numpy()  # sorted by `seen`
         starts = np.searchsorted(seen, np.arange(self.config.items + 1, dtype=seen.dtype))
         shape = (self.config.items, self.config.items)
-        return csr_array((self.similarity.numpy(force=True), candidates, starts), shape=shape)
+        return csr_array((self.similarity.cpu().numpy(), candidates, starts), shape=shape)
 
 
 def build(material: Material) -> ItemKnn:
