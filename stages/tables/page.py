@@ -134,9 +134,6 @@ def page() -> str:
         "",
         "## Where the tables come from",
         "",
-        "In Fig. 3 of Bili_Food the default values are by newer code than the others:",
-        "[what that changes](../stages/tables/README.md#runs-of-bili_food).",
-        "",
         *origins(tables, archived_runs(METRICS / "runs")),
     ]
     return "\n".join(lines) + "\n"
