@@ -43,7 +43,14 @@ def main() -> str:
 
 
 def _recorded(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    """What the file has from the last time; {} without one. Raises InputError when it is damaged."""
+    if not file.is_file():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # as after a merge with conflicts
+        raise InputError(f"{file} is damaged ({error}): delete it, run again") from error
+    return content
 
 
 def _write_if_changed(file: Path, content: dict[str, Any]) -> bool:

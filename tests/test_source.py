@@ -156,6 +156,14 @@ def test_an_encoder_s_folder_that_is_not_here_counts_as_unchanged_while_its_name
     assert run_encoders("other")["text_encoder"] == {"name": "other", "fingerprint": ""}
 
 
+@pytest.mark.parametrize("file", [source.OUTPUT, source.ENCODERS])
+def test_a_record_with_the_conflicts_of_a_merge_is_named(file: Path) -> None:
+    run("", "sample")
+    file.write_text("<<<<<<< HEAD\n" + file.read_text())
+    with pytest.raises(InputError, match=f"{file} is damaged .*: delete it, run again"):
+        source.main()
+
+
 def test_an_encoder_s_folder_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(folder: Path) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", str(folder / "model.safetensors"))
