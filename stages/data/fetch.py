@@ -91,13 +91,13 @@ def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> li
                 f"columns.{role}={given}: {interactions.name} has no such column, nor has an items' file: name one "
                 "that is there, or empty the key"
             )
-    rows = scan_interactions(interactions, columns, items, spool / "interactions")
+    rows, columns = scan_interactions(interactions, columns, items, spool / "interactions")
     items_file = items_path.as_posix() if items_path else ""
     new = unknown_items(rows, items, interactions=interactions.name, file=items_file)
     write_pairs(folder / f"{dataset}_pair.csv", rows)
     every = new if items is None else pl.concat([items, new])
     write_items(folder / f"{dataset}_item.csv", every)
-    print(f"interactions: {path} (user, item, time: {columns.user or '?'}, {columns.item or '?'}, {columns.time})")
+    print(f"interactions: {path} (columns of user, item, time: {columns.user}, {columns.item}, {columns.time})")
     print(f"items: {items_file or 'no file'}, {every.height:,} items, {new.height:,} of them in the interactions alone")
     return every["raw_id"].to_list()
 

@@ -1,5 +1,6 @@
 """Read and check the interactions; find the items that the items' file lacks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -21,10 +22,11 @@ MANY_RATINGS = 21  # 0 to 10 by halves
 
 def scan_interactions(
     table: Table, columns: InteractionColumns, items: pl.DataFrame | None, spool: Path
-) -> pl.LazyFrame:
+) -> tuple[pl.LazyFrame, InteractionColumns]:
     """raw_user, raw_item (text), timestamp (int64), in the order of the file; and `title`, where `columns` names it.
 
     items: the content of the items' file, None without one; it shows which column is the item if there is no header.
+    → the rows, and the columns with user and item filled in.
     Raises InputError with the row of an empty id or a bad timestamp, or when user and item cannot be told apart.
     """
     named = {"user": columns.user, "item": columns.item} if columns.user else _unnamed(table, columns)
@@ -38,11 +40,14 @@ def scan_interactions(
     _refuse_better_time(rows, rivals, table.name)
     time = whole_numbers(rows, "time", table.name)
     if not columns.user:
-        rows = rows.rename(_tell_apart(rows, table, columns, items))
+        roles = _tell_apart(rows, table, columns, items)
+        rows = rows.rename(roles)
+        number = {role: named[name] for name, role in roles.items()}
+        columns = replace(columns, user=number["user"], item=number["item"])
     if columns.may_be_time:
         _refuse_ratings(rows, columns.time, table.name)
     title = [title_as_text(rows, "title", table.name, shown=columns.title)] if columns.title else []
-    return rows.select(*title, raw_user="user", raw_item="item", timestamp=time)
+    return rows.select(*title, raw_user="user", raw_item="item", timestamp=time), columns
 
 
 def unknown_items(rows: pl.LazyFrame, items: pl.DataFrame | None, *, interactions: str, file: str) -> pl.DataFrame:

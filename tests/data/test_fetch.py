@@ -630,10 +630,16 @@ def test_what_was_read_is_printed(source: Path, capsys: pytest.CaptureFixture[st
     (source / "logo.png").write_bytes(b"0")
     read(source)
     assert capsys.readouterr().out.splitlines() == [
-        "interactions: Shop_pair.csv (user, item, time: user_id, item_id, timestamp)",
+        "interactions: Shop_pair.csv (columns of user, item, time: user_id, item_id, timestamp)",
         "items: Shop_item.csv, 5 items, 2 of them in the interactions alone",
         "covers: 1 of 5 items (not v3, v4, v1 …); 1 images of no item",
     ]
+
+
+def test_columns_that_the_values_tell_are_printed(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_ninerec(source, ["item_id", "user_id", "timestamp"])
+    read(source)
+    assert "interactions: Shop_pair.csv (columns of user, item, time: 2, 1, 3)" in capsys.readouterr().out.splitlines()
 
 
 def test_movielens_files_are_known_when_compressed(source: Path) -> None:
