@@ -19,12 +19,16 @@ class InputError(Exception):
     """A fault of the user's input: names the file, key or item and the mend, in one line."""
 
 
-def run_stage(main: Callable[[], str | None]) -> None:
+def run_stage(main: Callable[[], str | None], *, options: bool = False) -> None:
     """Run a stage and print one line: its name, its seconds, and what `main` says it did (None: no line).
 
+    options: whether `main` reads the command line; otherwise --help prints the script's docstring, and anything else
+    after its name is refused with status 2.
     What the user can mend becomes one line on stderr and exit status 1, Ctrl-C or SIGTERM status 130. Any other
     exception is a bug and keeps its traceback. Of several processes under torchrun only rank 0 prints what it did.
     """
+    if not options:
+        _refuse_options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, or temporary files would stay
     if "triton" not in sys.modules:  # uncollected, it prints what it calls leaks
         gc.freeze()  # modules live to the end: without this, looking through them takes a second at exit
@@ -41,6 +45,18 @@ def run_stage(main: Callable[[], str | None]) -> None:
     if done is not None and os.environ.get("RANK", "0") == "0":
         name = "@".join([Path(sys.argv[0]).stem, *sys.argv[1:]])  # as DVC writes it: baseline@pop
         print(f"{name:<10} {time.monotonic() - STARTED:5.1f} s  {done}", flush=True)
+
+
+def _refuse_options() -> None:
+    if len(sys.argv) == 1:
+        return
+    from argparse import ArgumentParser, RawDescriptionHelpFormatter  # seldom needed
+
+    script = sys.modules["__main__"]
+    name = script.__spec__.name if script.__spec__ else Path(sys.argv[0]).stem
+    ArgumentParser(
+        prog=f"python -m {name}", description=script.__doc__, formatter_class=RawDescriptionHelpFormatter
+    ).parse_args()
 
 
 def user_fault(error: Exception) -> str | None:

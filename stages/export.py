@@ -49,7 +49,7 @@ def refuse_existing(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m stages.export", description=__doc__)
     parser.add_argument("folder", type=Path, help="a new folder")
     parser.add_argument(
         "--model", choices=MODELS, default="sicsrec", help="distilled: SICSRec taught by the sum of `fuse`"
@@ -81,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, options=True)

@@ -151,4 +151,4 @@ def run(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> 
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, options=True)

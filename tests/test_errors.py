@@ -15,8 +15,9 @@ from tests.clone import ROOT
 
 
 @pytest.fixture(autouse=True)
-def collectable_again():
-    """`run_stage` exempts what is loaded from garbage collection, which is meant for a process that ends after it."""
+def as_a_stage(monkeypatch):
+    """A command line without options; and collectable again what `run_stage` has exempted for the rest of a process."""
+    monkeypatch.setattr("sys.argv", ["/place/stages/split.py"])
     yield
     gc.unfreeze()
 
@@ -57,7 +58,7 @@ def test_what_the_user_can_mend_is_one_line_and_exit_status_one(error, line, cap
 
 def test_a_stage_ends_with_its_name_its_seconds_and_what_it_did(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["/place/stages/baseline.py", "pop"])
-    run_stage(lambda: "nothing is trained")
+    run_stage(lambda: "nothing is trained", options=True)
     assert re.fullmatch(r"baseline@pop +\d+\.\d s  nothing is trained\n", capsys.readouterr().out)
 
 
@@ -66,6 +67,21 @@ def test_another_rank_than_0_and_a_script_that_says_nothing_print_no_line(rank, 
     monkeypatch.setenv("RANK", rank)
     run_stage(lambda: done)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "status", "printed"),
+    [
+        ("--help", 0, "usage: python -m stages.split [-h]\n\nInteractions to histories"),
+        ("test", 2, "python -m stages.split: error: unrecognized arguments: test\n"),
+    ],
+)
+def test_a_script_without_options_explains_itself_and_refuses_others(option, status, printed, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "stages.split", option]  # in an empty folder: it fails if it runs
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == status
+    assert printed in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), OSError(errno.EIO, "Input/output error")])

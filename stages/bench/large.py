@@ -104,7 +104,9 @@ def measure_large(sizes: dict[str, int], *, only_split: bool = False) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.bench.large", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, size in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=size)
     parser.add_argument("--only-split", action="store_true", help="do not run pretrain")
@@ -115,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, options=True)

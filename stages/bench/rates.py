@@ -166,7 +166,9 @@ def base_image_encoder(params: Params) -> ImageEncoder:
 def main() -> None:
     params = load_params()
     device = choose_device(params.device)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.bench.rates", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--positions", type=int, default=params.pretrain.batch_positions, help="target positions per batch in training"
     )
@@ -189,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, options=True)

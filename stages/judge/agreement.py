@@ -65,7 +65,7 @@ def _kappa(left: Any, right: Any) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m stages.judge.agreement", description=__doc__)
     parser.add_argument("a")
     parser.add_argument("b")
     arguments = parser.parse_args()
@@ -73,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, options=True)

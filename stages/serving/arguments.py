@@ -16,7 +16,11 @@ NAMES = (*SICSRECS, "id_encoder", FUSED, *SYSTEMS)
 
 def parse_arguments(description: str | None) -> argparse.Namespace:
     """The options of `python -m stages.recommend`. Raises InputError for values that cannot be."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.recommend",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--titles", nargs="+", metavar="WORD", help="find raw ids by words of the title")
     task.add_argument("--history", nargs="+", metavar="ID", help="raw item ids, oldest first")
