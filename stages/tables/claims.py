@@ -1,4 +1,4 @@
-"""What holds of the paper's claims, and further findings: one line each, in both protocols, for metrics/README.md."""
+"""Which of the paper's claims hold, and further findings: one line each, in both protocols, for metrics/README.md."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`metrics/README.md` and the table of README.md, from the files in metrics/: `python -m stages.tables.page`.
+"""`metrics/README.md` and the tables of README.md, from the files in metrics/: `python -m stages.tables.page`.
 
 Nobody edits figures by hand: after a table was made, this command writes both pages again. `--check` writes nothing and
 fails when a page is not what the files give.
@@ -26,6 +26,7 @@ from stages.tables.sections import (
     by_training_count,
     differences,
     in_order,
+    latency_table,
     titled,
     values,
 )  # fmt: skip
@@ -96,7 +97,7 @@ def page() -> str:
     ]
     datasets = [name for name in in_order(tables.get("table4", {})) if name != "sample"]
     lines += [
-        "## What holds of the paper's claims",
+        "## Which of the paper's claims hold",
         "",
         "How far the first is ahead of the second in ndcg@10, with the 95 % interval over users where the ranks are",
         f"in `runs/`. *holds* and *reversed*: p below {SIGNIFICANT}; *not shown*: neither.",
@@ -105,7 +106,7 @@ def page() -> str:
         "",
         "## Findings beyond the paper",
         "",
-        "The same of what [stages/README.md](../stages/README.md#beyond-the-paper) adds to the paper's method.",
+        "The same for what [stages/README.md](../stages/README.md#beyond-the-paper) adds to the paper's method.",
         "",
         *table_lines([*claim_cells(FURTHER_CLAIMS, tables, datasets, SYSTEM_NAMES)]),
         "",
@@ -124,6 +125,7 @@ def page() -> str:
                 "",
             ]
     lines += [
+        *latencies(sorted((METRICS / "tables").glob("fig4_*.json"))),
         *last_run_heading(read_json(METRICS / "table4.json")["dataset"]),
         "",
         (METRICS / "table4.md").read_text(encoding="utf-8").split("\n", 2)[2].strip(),
@@ -137,6 +139,23 @@ def page() -> str:
         *origins(tables, archived_runs(METRICS / "runs")),
     ]
     return "\n".join(lines) + "\n"
+
+
+def latencies(paths: list[Path]) -> Iterator[str]:
+    """Fig. 4 of each dataset that was measured: milliseconds of a batch of histories."""
+    for path in paths:
+        measured, dataset = read_json(path), path.stem.removeprefix("fig4_")
+        yield f"## Fig. 4: latency, {dataset}"
+        yield ""
+        yield (
+            f"Median milliseconds from a batch of histories to the scores of all items, on {measured['machine']}. The "
+            "last row sorts them too: one request from the raw ids to ten items."
+        )
+        yield ""
+        yield from latency_table(measured["rows"])
+        yield ""
+        yield "`python -m stages.bench.latency` after `dvc repro` with this dataset; MISSRec is untrained there."
+        yield ""
 
 
 def last_run_heading(dataset: str) -> list[str]:

@@ -94,6 +94,16 @@ def values(table: Table) -> Iterator[str]:
     yield from table_lines(cells)
 
 
+def latency_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A line a system: median milliseconds by batch size. rows: as stages/bench/latency.py writes them."""
+    batches = sorted({row["batch"] for row in rows})
+    cells = [["histories in a batch", *map(str, batches)]]
+    for system in dict.fromkeys(row["system"] for row in rows):
+        median = {row["batch"]: row["median_ms"] for row in rows if row["system"] == system}
+        cells.append([system, *(f"{median[batch]:.1f}" if batch in median else "" for batch in batches)])
+    yield from table_lines(cells)
+
+
 def by_training_count(table: Table) -> Iterator[str]:
     """hit@10 with viewed items filtered, by how often the target occurs in training; nothing without such runs."""
     groups = {

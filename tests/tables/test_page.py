@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
@@ -15,6 +16,7 @@ from stages.tables.experiments import choose_runs, flatten
 from stages.tables.origins import gathering_command
 from stages.tables.registry import ALL_TABLES
 from stages.tables.searched import with_best_params
+from stages.tables.summary import one_run_per_seed, read_runs
 from tests.clone import ROOT
 
 
@@ -77,8 +79,8 @@ def test_the_run_of_another_dataset_leaves_readme_alone_and_is_named(copy):
     assert "built-in sample" not in page.page()
 
 
-def test_the_command_of_each_table_whose_runs_are_archived_finds_them_all(copy):
-    runs, params = archived_runs(copy / "metrics/runs"), flatten(YAML(typ="safe").load(ROOT / "params.yaml"))
+def test_every_committed_table_is_what_its_command_gathers_from_the_archive(copy):
+    archive, params = archived_runs(copy / "metrics/runs"), flatten(YAML(typ="safe").load(ROOT / "params.yaml"))
     with_runs = 0
     for name, by_dataset in page.read_tables().items():
         for dataset, table in by_dataset.items():
@@ -86,11 +88,15 @@ def test_the_command_of_each_table_whose_runs_are_archived_finds_them_all(copy):
                 continue
             rows = with_best_params(ALL_TABLES[name], dataset).rows
             _, _, _, _, *conditions = shlex.split(gathering_command(name, table))
-            found = choose_runs(runs, rows, where=parse_conditions(conditions), params=params)
-            systems = {row.name: row.system for row in rows}
+            found = choose_runs(archive, rows, where=parse_conditions(conditions), params=params)
+            runs = {row.name: read_runs(one_run_per_seed(found[row.name], row.system), row.system) for row in rows}
+            assert table["commits"] == sorted(set().union(*(each.commits for each in runs.values()))), (name, dataset)
             for row, values in table["rows"].items():
-                seeds = {run.params["seed"] for run in found[row] if run.system == systems[row]}
-                assert set(values["seeds"]) <= seeds, f"{name} {dataset} {row}"
+                where = f"{name} {dataset} {row}"
+                assert values["seeds"] == sorted(runs[row].epochs), where
+                for protocol, by_seed in runs[row].metrics.items():
+                    means = [metrics["ndcg@10"].mean() for metrics in by_seed.values()]
+                    assert values[protocol]["ndcg@10"]["mean"] == pytest.approx(np.mean(means)), f"{where} {protocol}"
             with_runs += 1
     assert with_runs > 10
 

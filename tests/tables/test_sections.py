@@ -53,3 +53,13 @@ def test_without_the_reference_s_runs_a_row_shows_its_own_mean():
     row = {"kept": {"ndcg@10": {"mean": 0.1}}, "paper": None}
     assert sections.comparison(row, None, "kept") == "0.1000 (reference not run)"
     assert sections.paper_comparison(row, None) == ""
+
+
+def test_latencies_stand_by_batch_size_and_empty_where_none_was_measured():
+    rows = [
+        {"system": "sasrec", "batch": 4, "median_ms": 2.26},
+        {"system": "sasrec", "batch": 1, "median_ms": 0.96},
+        {"system": "end to end", "batch": 1, "median_ms": 3.7},
+    ]
+    _, _, *lines = sections.latency_table(rows)
+    assert lines == ["| sasrec | 1.0 | 2.3 |", "| end to end | 3.7 |  |"]
