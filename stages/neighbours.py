@@ -18,7 +18,10 @@ SCHEMA = {"items": pl.List(pl.Int64), "weights": pl.List(pl.Float32)}
 
 
 def find_neighbours(content: list[str]) -> pl.DataFrame:
-    """The nearest items of each item and their weights. content: the modalities with vectors."""
+    """The nearest items of each item and their weights. content: the modalities with vectors.
+
+    An item of which no vector says anything has none that is nearest: it is its own neighbour, and so not smoothed.
+    """
     # imported here: a run without smoothing is two seconds shorter without torch
     import torch
 
@@ -27,7 +30,8 @@ def find_neighbours(content: list[str]) -> pl.DataFrame:
     units = unit_content({name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, content).items()})
     every = torch.arange(1, len(units) + 1)
     found = nearest_items(units, of=every, among=every)
-    return pl.DataFrame({"items": found.items.tolist(), "weights": found.weights.tolist()}, schema=SCHEMA)
+    items = torch.where((units == 0).all(dim=1, keepdim=True), every[:, None], found.items)
+    return pl.DataFrame({"items": items.tolist(), "weights": found.weights.tolist()}, schema=SCHEMA)
 
 
 def main() -> str:

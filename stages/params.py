@@ -45,6 +45,7 @@ AllOrCount = Annotated[int | Literal["all"], BeforeValidator(_all_or_count)]
 MODALITIES = ("id", "text", "image")
 ABLATIONS = ("imse", "cmse", "mmsd", "concl", "lora", "l2norm")
 OURS = ("sicsrec", "id_encoder")  # SICSRec and its first step alone: every run trains both
+HEADS = {"missrec": 4, "llmesr": 2}  # that systems of Table 4 have whatever sequence.heads is, by module
 FREEZABLE = ("id_embedding", "id_encoder", "content_embedding", "content_encoder")
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")  # of validation and of Table 4
 FILTERED = "filtered."  # starts the name of a metric that is computed with viewed items filtered out
@@ -215,6 +216,22 @@ class Params(Section):
     def _heads_divide_the_width(self) -> "Params":
         if self.dim % self.sequence.heads:
             raise ValueError(f"dim={self.dim} is not a multiple of sequence.heads={self.sequence.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_of_other_systems_divide_the_width(self) -> "Params":
+        for name in self.baselines:
+            if self.dim % (heads := HEADS.get(SYSTEMS[name].module, 1)):
+                raise ValueError(f"dim={self.dim} is not a multiple of the {heads} attention heads of {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _controls_hide_what_items_are(self) -> "Params":
+        if self.smoothing and self.posttrain.content != "own":
+            raise ValueError(
+                f"posttrain.content={self.posttrain.content} is a control without the items' content, which smoothing="
+                f"{self.smoothing:g} reads: set one of them off"
+            )
         return self
 
     @model_validator(mode="after")

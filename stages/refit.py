@@ -48,6 +48,7 @@ def refit(params: Params) -> str:
         negatives=params.loss.negatives,
         smoothing=params.smoothing,
         seed=params.seed,
+        modalities=params.modalities,
         device=choose_device(params.device),
     )
     encoder, encoder_epochs = refit_id_encoder(data, params.pretrain, settings)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from stages.errors import InputError
 from stages.files import read_vectors
 from stages.models.nearest import NEIGHBOURS, TEMPERATURE
+from stages.neighbours import find_neighbours
 from stages.training.smoothing import read_smoothing
 
 FILE = Path("artifacts/neighbours.parquet")
@@ -30,6 +31,15 @@ def test_the_neighbours_are_those_of_a_loop_over_all_pairs(after):
         assert len(set(frame["items"][item])) == NEIGHBOURS
         np.testing.assert_allclose(cosines[frame["items"][item].to_numpy() - 1], best, atol=1e-6)  # titles may be equal
         np.testing.assert_allclose(frame["weights"][item].to_list(), share / share.sum(), rtol=1e-4)
+
+
+def test_an_item_without_a_cover_is_its_own_neighbour_so_that_it_is_not_smoothed(monkeypatch):
+    covers = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
+    covers[7] = np.delete(covers, 7, axis=0).mean(axis=0)  # as `embed` writes it
+    monkeypatch.setattr("stages.neighbours.read_vectors", lambda path, names: {"image": covers})
+    items = find_neighbours(["image"])["items"].to_list()
+    assert items[7] == [8] * NEIGHBOURS
+    assert all(item not in found for item, found in enumerate(items, 1) if item != 8)
 
 
 def test_without_smoothing_the_file_is_the_same_for_other_vectors(after):

@@ -6,8 +6,10 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from stages.errors import InputError
+from stages.models.baselines.llmesr import LlmEsrConfig
+from stages.models.baselines.missrec import MissRecConfig
 from stages.models.systems import SYSTEMS
-from stages.params import load_params
+from stages.params import HEADS, load_params
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,6 +84,14 @@ def test_a_number_as_dvc_writes_it_is_a_number(tmp_path):
         ({"loss__negatives": 0}, "loss.negatives: should be all, or a whole number from 1 (got 0)"),
         ({"modalities": ["sound"]}, "modalities.0"),
         ({"without": ["everything"]}, "without.0"),
+        (
+            {"posttrain__content": "random", "smoothing": 0.1},
+            "posttrain.content=random is a control without the items' content, which smoothing=0.1 reads",
+        ),
+        (
+            {"baselines": ["pop", "missrec_t"], "dim": 6},
+            "dim=6 is not a multiple of the 4 attention heads of missrec_t",
+        ),
         ({"sequence__heads": 3}, "dim=256 is not a multiple of sequence.heads=3"),
         ({"seed": 1.5}, "seed"),
         ({"seed": 2**32}, "seed: Input should be less than or equal to 4294967295 (got 4294967296)"),
@@ -165,3 +175,7 @@ def test_a_missing_file_and_a_broken_one_are_input_errors(tmp_path):
     (tmp_path / "params.yaml").write_text("a: [1")
     with pytest.raises(InputError, match="not YAML"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_the_heads_of_other_systems_are_those_of_their_code():
+    assert {"missrec": MissRecConfig.heads, "llmesr": LlmEsrConfig.cross_heads} == HEADS

@@ -9,7 +9,7 @@ from torch import Tensor
 def control_vectors(vectors: dict[str, Float[Tensor, "N _"]], content: str, seed: int) -> dict[str, Tensor]:
     """The vectors that items get in place of their own. content: own, shuffled or random.
 
-    shuffled: those of another item, the same one in all modalities. random: of random direction, with their own norms.
+    shuffled: permuted at random, alike in all modalities. random: of random direction, with their own norms.
     """
     generator = torch.Generator().manual_seed(seed)
     if content == "own":

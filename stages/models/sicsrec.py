@@ -1,5 +1,6 @@
 """SICSRec: ID and content streams, a decoder between them, content-aware contrastive learning (paper 3.4–3.5)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -63,8 +64,15 @@ class SicsrecConfig:
         """Whether a content part is frozen, and so is trained alone beforehand (Table 9)."""
         return not {"content_embedding", "content_encoder"}.isdisjoint(self.frozen)
 
+    def with_order(self, modalities: Sequence[str]) -> "SicsrecConfig":
+        """The same with `widths` in the order of params.yaml: adapters draw their initial weights in it.
+
+        A file has them sorted by name.
+        """
+        return replace(self, widths={name: self.widths[name] for name in modalities if name in self.widths})
+
     def refusal(self) -> str | None:
-        """Why this combination of modalities and `without` is refused, or None."""
+        """Why this combination of modalities, `without` and `frozen` is refused, or None."""
         absent = [name for name in self.without if name in ("imse", "mmsd", "lora") and not self.use_id]
         if absent:
             return f"without={absent[0]} takes the ID stream's part away, but modalities has no id"
@@ -77,6 +85,8 @@ class SicsrecConfig:
             return "without=mmsd has no meaning beside without=imse: the decoder reads the ID stream and went with it"
         if "l2norm" in self.without and "cmse" in self.without:
             return "without=l2norm has no meaning beside without=cmse: it gives each modality an encoder of its own"
+        if "content_encoder" in self.frozen and "cmse" in self.without:
+            return "frozen=content_encoder has no meaning beside without=cmse: there is no content encoder"
         if not (self.id_stream or self.content_stream):
             return f"without={list(self.without)} leaves neither an ID stream nor a content stream"
         if not (self.content_stream or self.decoder) and self.widths:

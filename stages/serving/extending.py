@@ -66,14 +66,14 @@ def new_vectors(modality: str, known: Tensor, new: NewItems, params: Params, dev
 def adapted_vectors(trained: Trained, known: dict[str, Tensor], vectors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Adapted vectors of padding, known and new items, (1 + N + M, D): of known items those of the trained tables.
 
-    New items start where `Sicsrec.load_content_vectors` starts items. known, vectors: of the encoders, without and with
-    the new items.
+    New items start where `Sicsrec.load_content_vectors` starts items: that of the content-only model, which is trained
+    first, if the content side is frozen. known, vectors: of the encoders, without and with the new items.
     """
     content = load_model(trained.source.weights, Sicsrec, SicsrecConfig).content  # not folded: has the adapters
     tables = {}
     for name, matrix in vectors.items():
         start = matrix[len(known[name]) :]
-        if not trained.model.config.use_id:
+        if not trained.model.config.use_id or trained.model.config.needs_content_first:
             start = start - known[name].mean(dim=0)
         folded = trained.model.content.tables[name].get_parameter("weight").cpu()
         tables[name] = torch.cat([folded, content.adapters[name](start)])

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stages.models.content_scoring import content_scored_vectors, neighbours_of_unseen
+from stages.models.scores import inner_products
 from stages.models.sicsrec import Sicsrec
 from stages.training.next_item import TrainingData, validation_metrics
 
@@ -18,10 +19,11 @@ TOLERANCE = 0.005  # share of the validation metric over all users that ranking 
 
 @dataclass(frozen=True)
 class RankedBy:
-    """A model whose items are ranked by other vectors than its own."""
+    """A model whose items are ranked by other vectors than its own, some of them after all others."""
 
     model: Sicsrec
     vectors: Tensor  # (N, D)
+    last: Tensor  # (N,) bool
 
     def last_hidden(self, items: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
         """The model's state after each row's last item."""
@@ -30,6 +32,10 @@ class RankedBy:
     def item_matrix(self) -> Float[Tensor, "N D"]:
         """The other vectors."""
         return self.vectors
+
+    def scores(self, hidden: Float[Tensor, "B D"], items: Float[Tensor, "N D"]) -> Float[Tensor, "B N"]:
+        """Inner products, −∞ of the items that are ranked last."""
+        return inner_products(hidden, items).masked_fill(self.last, float("-inf"))
 
 
 def score_with_content(
@@ -55,22 +61,26 @@ def score_with_content(
     def mixed(tried: float, unseen_scale: float) -> Tensor:
         return content_scored_vectors(model, seen, neighbours, weight=tried, unseen_scale=unseen_scale)
 
-    def validate(tried: float, unseen_scale: float) -> float:
-        ranked = RankedBy(model, mixed(tried, unseen_scale))
+    def validate(tried: float, unseen_scale: float | None) -> float:
+        """unseen_scale: None leaves unseen items out."""
+        last = torch.zeros_like(seen) if unseen_scale is not None else ~seen
+        ranked = RankedBy(model, mixed(tried, unseen_scale or 0.0), last)
         found = validation_metrics(
             ranked, data.before_valid, data.valid, monitor=monitor, max_length=model.config.max_length, device=device
         )
         return found[monitor]
 
     weights = WEIGHTS if weight == "auto" else (weight,)
-    measured = {tried: validate(tried, 0.0) for tried in (weights if model.config.use_id else (1.0,))}
+    measured = {tried: validate(tried, None) for tried in (weights if model.config.use_id else (1.0,))}
     chosen = max(measured, key=measured.__getitem__)
     scale, validation = 0.0, measured[chosen]
-    for larger in UNSEEN_SCALES if not seen.all() else ():
-        found = validate(chosen, larger)
-        if found < (1 - TOLERANCE) * measured[chosen]:
-            break
-        scale, validation = larger, found
+    if not seen.all():
+        validation = validate(chosen, 0.0)  # their score is 0 if every scale costs too much
+        for larger in UNSEEN_SCALES:
+            found = validate(chosen, larger)
+            if found < (1 - TOLERANCE) * measured[chosen]:
+                break
+            scale, validation = larger, found
     model.rank_by(mixed(chosen, scale), content_weight=chosen)
     return {
         "chosen": chosen,

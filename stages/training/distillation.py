@@ -85,7 +85,7 @@ def train(
     max_length, systems = params.sequence.max_length, [*weights]
     total = SumOfScores([load_for_fusion(name, device) for name in systems], tuple(weights.values()))
     teacher, tried = choose_teacher(total, data, max_length=max_length, device=device)
-    config = replace(SicsrecConfig(**read_config(SICSREC)), content_weight=None)
+    config = replace(SicsrecConfig(**read_config(SICSREC)), content_weight=None).with_order(params.modalities)
     matrices = {name: torch.from_numpy(matrix) for name, matrix in read_vectors(EMBEDDINGS, [*config.widths]).items()}
     vectors = control_vectors(matrices, params.posttrain.content, params.seed)
     student = new_student(config, vectors, teacher, params)

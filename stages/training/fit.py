@@ -241,7 +241,7 @@ def _load(state: Path) -> dict[str, Any] | None:
         return None
     try:
         content: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError) as error:
+    except (EOFError, OSError, RuntimeError) as error:  # which of them depends on where it ends
         if is_main_process():
             print(f"{state} cannot be read ({error!r:.100}): the training starts anew")
         return None

@@ -85,7 +85,7 @@ def load_system(name: str) -> Recommender:
 
 
 def standardised(scores: Float[Tensor, "P N"]) -> Float[Tensor, "P N"]:
-    """Scores with mean 0 and standard deviation 1 over the items of each row; a row of equal scores becomes 0."""
+    """Scores with mean 0 and standard deviation 1 over the items of each row; equal scores stay equal."""
     centred = scores - scores.mean(dim=1, keepdim=True)
     deviation = centred.square().mean(dim=1, keepdim=True).sqrt()
     return centred / torch.where(deviation > 0, deviation, 1.0)

@@ -131,7 +131,7 @@ def train_next_item(
 
     def batches(epoch: int) -> Iterable[BatchParts]:
         if isinstance(model, PreparesEpochs):
-            model.start_epoch(seed + epoch)
+            model.start_epoch((seed + epoch) % 2**32)  # the largest that scikit-learn takes is one less
         return shard_batches((make_batches or all_positions)(np.random.default_rng([seed, epoch])))
 
     def validate() -> dict[str, float]:

@@ -30,6 +30,7 @@ class Settings:
     negatives: Literal["all"] | int
     smoothing: float
     seed: int
+    modalities: tuple[str, ...]
     device: torch.device
 
 
@@ -70,7 +71,7 @@ def refit_sicsrec(
     It starts from the refitted ID encoder and ranks with the content weight that validation chose.
     """
     chosen = read_json(CURVES / "posttrain/summary.json")
-    config = replace(SicsrecConfig(**read_config(SICSREC)), content_weight=None)
+    config = replace(SicsrecConfig(**read_config(SICSREC)), content_weight=None).with_order(settings.modalities)
     if config.needs_content_first:
         raise InputError("params.yaml: refit=true has no first step for a frozen content side: set refit=false")
     torch.manual_seed(settings.seed)

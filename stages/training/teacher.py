@@ -37,10 +37,10 @@ def log_loss_by_temperature(
     total: SumOfScores, data: TrainingData, *, max_length: int, device: torch.device
 ) -> dict[float, float]:
     """For each of TEMPERATURES, the mean of −log the probability that the sum gives to the validation items."""
-    sums = torch.zeros(len(TEMPERATURES), dtype=torch.float64, device=device)
+    sums = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
     for _, scores, targets in score_users(total, data.before_valid, data.valid, max_length=max_length, device=device):
         losses = [F.cross_entropy(scores / each, targets - 1, reduction="sum") for each in TEMPERATURES]
-        sums += torch.stack(losses).double()
+        sums += torch.stack(losses).cpu().double()  # MPS has no float64
     means = distributed.all_reduce_sum(sums) / len(data.valid)
     return dict(zip(TEMPERATURES, means.tolist(), strict=True))
 

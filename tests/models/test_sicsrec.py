@@ -81,10 +81,20 @@ PART_WITHOUT_CONTENT = "takes a content part away, but modalities has neither te
             {"without": ("cmse", "mmsd")},
             "without=['cmse', 'mmsd'] leaves nothing that reads content: use modalities=[id] for that",
         ),
+        (
+            {"without": ("cmse",), "frozen": ("content_encoder",)},
+            "frozen=content_encoder has no meaning beside without=cmse: there is no content encoder",
+        ),
     ],
 )
 def test_a_combination_without_meaning_is_refused_with_the_reason(changes, reason):
     assert replace(CONFIG, **changes).refusal() == reason
+
+
+def test_content_is_put_into_the_order_of_the_params():
+    config = replace(CONFIG, widths={"image": 4, "text": 6})
+    assert list(config.with_order(("id", "text", "image")).widths.items()) == [("text", 6), ("image", 4)]
+    assert config.with_order(("id", "text", "image")) == config
 
 
 ID, CONTENT, DECODER = "id_encoder", "content_encoder", "decoder"
