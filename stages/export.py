@@ -14,9 +14,10 @@ from stages.data.histories import Histories, padded_histories
 from stages.errors import InputError, run_stage
 from stages.files import atomic
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
+from stages.params import load_params
 from stages.serving.index import INDEX, build_index, recall
 from stages.serving.requests import all_users
-from stages.serving.trained import MODELS, load_trained
+from stages.serving.trained import MODELS, load_trained, refuse_other_dataset
 from stages.serving.user_tower import export_user_tower, largest_difference
 from stages.serving.writing import check_place
 from stages.training.checkpoints import load_model
@@ -58,6 +59,7 @@ def main() -> None:
     folder, source = arguments.folder, MODELS[arguments.model]
     refuse_existing(folder)
     check_place(str(folder), folder)
+    refuse_other_dataset(load_params().dataset)
     trained, histories = load_trained("cpu", source), all_users().histories
     model = load_model(source.weights, Sicsrec, SicsrecConfig)  # not folded: what the files are compared with
     vectors, batches = trained.matrix.numpy(), user_batches(histories, model.config.max_length)

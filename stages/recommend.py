@@ -26,7 +26,15 @@ from stages.serving.printing import show
 from stages.serving.recommendations import Choice, RecommendingSystem, recommend_items
 from stages.serving.requests import Requests, all_users, listed_users, read_histories, single
 from stages.serving.similar import similar_items
-from stages.serving.trained import ITEMS, MODELS, Trained, find_items, item_numbers, load_trained
+from stages.serving.trained import (
+    ITEMS,
+    MODELS,
+    Trained,
+    find_items,
+    item_numbers,
+    load_trained,
+    refuse_other_dataset,
+)
 from stages.serving.writing import write_recommendations
 
 SPLIT_FACTS = Path("metrics/split.json")
@@ -128,6 +136,7 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace, params: Params, new: NewItems | None) -> None:
     """Do what the arguments ask for."""
+    refuse_other_dataset(params.dataset)
     if arguments.titles:
         found = find_items(all_items(new), arguments.titles, f"title_{params.language}")
         if found.is_empty():

@@ -16,6 +16,7 @@ NINEREC = (
 OUTPUT = Path("metrics/source.json")
 ENCODERS = Path("metrics/encoders.json")
 ROOT = Path(os.environ.get("DVC_ROOT", "."))  # as stages.files.project_root, without the imports of stages.files
+ARTIFACTS = ROOT / "artifacts"
 
 
 def main() -> str:
@@ -58,7 +59,12 @@ def _write_if_changed(file: Path, content: dict[str, Any]) -> bool:
     if content == _recorded(file):
         return False
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary = file.with_name(f".{file.name}.new")  # a full disk leaves `file` as it was
+    try:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
     return True
 
 
@@ -78,30 +84,47 @@ def refuse_what_does_not_go_together(dataset: str, source: str) -> None:
 def fingerprint(source: str) -> str:
     """The fingerprint of a source; '' for the built-in sample and NineRec's official archive, which never change.
 
-    Raises OSError when it cannot be reached; InputError when it is here but unreadable, or its address is malformed.
+    Raises OSError when it cannot be reached; InputError when it is here but unreadable, lies among the artifacts or
+    contains them, or its address is malformed.
     """
     if not source:
         return ""
     if source.startswith(("https://", "http://")):
         return url_fingerprint(source)
-    place = ROOT / Path(source).expanduser()
+    place = _place("source", source)
+    if ARTIFACTS.resolve().is_relative_to(place.resolve()):
+        raise InputError(
+            f"source={source} contains {ARTIFACTS}/, which stages write: put the data into a folder of its own"
+        )
     found = _of_path("source", place)
     if found is None:
         raise FileNotFoundError("no folder or archive here")
     return found
 
 
+def _place(param: str, name: str) -> Path:
+    """The path that a param names. Raises InputError when DVC would delete it, as an output of a stage."""
+    try:
+        place = ROOT / Path(name).expanduser()
+    except RuntimeError as error:  # of ~user without such a user
+        raise InputError(f"{param}={name}: {error}: mend the path") from error
+    if place.resolve().is_relative_to(ARTIFACTS.resolve()):
+        raise InputError(f"{param}={name} lies in {ARTIFACTS}/, which DVC deletes and writes: move it elsewhere")
+    return place
+
+
 def encoder_fingerprints(encoders: dict[str, str], recorded: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     """Of each param its encoder's name and the fingerprint of its folder.
 
     Without such a folder it is the recorded one of that name, or '': a built-in encoder, or a name on the hub.
-    encoders: values of the params text_encoder and image_encoder. Raises InputError when a folder cannot be read.
+    encoders: values of the params text_encoder and image_encoder. Raises InputError when a folder cannot be read, or
+    lies among the artifacts.
     """
     found = {}
     for param, name in encoders.items():
         before = recorded.get(param, {})
         known = before["fingerprint"] if before.get("name") == name else ""
-        found[param] = {"name": name, "fingerprint": _of_path(param, ROOT / Path(name).expanduser()) or known}
+        found[param] = {"name": name, "fingerprint": _of_path(param, _place(param, name)) or known}
     return found
 
 

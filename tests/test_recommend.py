@@ -123,6 +123,15 @@ def test_new_clicks_from_a_file_count_for_known_and_new_users(after, monkeypatch
         (["--history", "v1", "--explain", "--picture", "folder.png"], "--picture folder.png: this is a folder"),
         (["--users", "users.csv", "--out", "./users.csv"], "--out users.csv: this is the file that is read"),
         (["--histories", "clicks.csv", "--out", "clicks.csv"], "--out clicks.csv: this is the file that is read"),
+        (
+            ["--users", "all", "--new-items", "new.csv", "--out", "new.csv"],
+            "--out new.csv: this is the file that is read",
+        ),
+        (["--users", "all", "--out", "artifacts/split/full.parquet"], "it lies in artifacts/, from where files are"),
+        (
+            ["--history", "v1", "--explain", "--new-items", "folder.png", "--picture", "folder.png/v1.png"],
+            "--picture folder.png/v1.png: it lies in folder.png/, from where files are read",
+        ),
         (["--histories", "cut.csv.gz", "--out", "a.csv"], "--histories: cut.csv.gz is damaged .*: get it anew"),
     ],
 )
@@ -394,3 +403,11 @@ def test_a_search_without_a_hit_says_so(after, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["recommend", "--titles", "zzzz"])
     recommend.main()
     assert "--titles: no title has zzzz" in capsys.readouterr().err
+
+
+def test_artifacts_of_another_dataset_than_params_names_are_refused(after, monkeypatch):
+    workspace = after("posttrain")
+    workspace.set_params(dataset="Other", source="nowhere")
+    message = "artifacts/raw is of another dataset than dataset=Other in params.yaml: run `dvc repro`, or set it back"
+    with pytest.raises(InputError, match=message):
+        call(monkeypatch, "--history", raw_ids()[0])

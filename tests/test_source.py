@@ -101,6 +101,34 @@ def test_a_source_that_cannot_be_reached_counts_as_unchanged_only_if_it_was_read
         run("other")
 
 
+@pytest.mark.parametrize("place", ["artifacts", "artifacts/raw/mine", "link/mine", ".", ".."])
+def test_data_among_the_artifacts_which_dvc_deletes_is_refused(place: str) -> None:
+    Path("artifacts/raw/mine").mkdir(parents=True)
+    Path("link").symlink_to("artifacts/raw")
+    with pytest.raises(
+        InputError, match=f"source={place} (lies in|contains) artifacts/, which .*(move it|folder of its)"
+    ):
+        run(place)
+
+
+def test_an_encoder_among_the_artifacts_is_refused_and_so_is_an_unknown_user_s_folder() -> None:
+    Path("artifacts/encoders/text").mkdir(parents=True)
+    with pytest.raises(InputError, match="text_encoder=artifacts/encoders/text lies in artifacts/"):
+        run_encoders("artifacts/encoders/text")
+    with pytest.raises(InputError, match="source=~nobody-of-this-name/x: .*: mend the path"):
+        run("~nobody-of-this-name/x")
+
+
+def test_a_full_disk_leaves_the_record_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run(str(make_folder()))
+    Path("mine/log.csv").write_text("v1,u1,1\nv2,u1,2\n")
+    monkeypatch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(OSError, match="full"):
+        source.main()
+    assert json.loads(source.OUTPUT.read_text()) == before
+    assert {path.name for path in Path("metrics").iterdir()} == {"encoders.json", "source.json"}
+
+
 def test_a_link_to_nothing_counts_by_its_target() -> None:  # DVC and git-annex leave them for files not fetched
     folder = make_folder()
     (folder / "big.csv").symlink_to("cache/1")

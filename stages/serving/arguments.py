@@ -84,7 +84,18 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
         if not arguments.out:
             raise InputError("--out FILE is missing: say where to write, such as --out recommendations.parquet")
         check_output(arguments.out)
-        read = arguments.histories or Path(arguments.users)
-        if arguments.out.resolve() == read.resolve():
-            raise InputError(f"--out {arguments.out}: this is the file that is read: name another")
+    read = [arguments.histories, arguments.new_items, None if arguments.users == "all" else arguments.users]
+    for option in ("out", "picture"):
+        if place := getattr(arguments, option):
+            _refuse_to_overwrite(f"--{option} {place}", place, [Path(path) for path in read if path])
     return arguments
+
+
+def _refuse_to_overwrite(option: str, place: Path, read: list[Path]) -> None:
+    """Raise InputError when `place` is a file or in a folder that is read, or an artifact."""
+    for path in read:
+        if place.resolve() == path.resolve():
+            raise InputError(f"{option}: this is the file that is read: name another")
+    for folder in (*read, Path("artifacts")):
+        if place.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{option}: it lies in {folder}/, from where files are read: name another place")

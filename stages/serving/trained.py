@@ -16,6 +16,7 @@ from stages.parallel.device import choose_device
 from stages.provenance import check_inputs
 from stages.training.checkpoints import load_model
 
+RAW = Path("artifacts/raw")
 ITEMS = Path("artifacts/split/items.parquet")
 EMBEDDINGS = Path("artifacts/embeddings.parquet")
 
@@ -66,6 +67,14 @@ class Trained:
     def max_length(self) -> int:
         """The latest items of a history that are read."""
         return self.model.config.max_length
+
+
+def refuse_other_dataset(dataset: str) -> None:
+    """Raise InputError when the artifacts are of another dataset than this one, which params.yaml names."""
+    if RAW.is_dir() and not (RAW / f"{dataset}_item.csv").is_file():
+        raise InputError(
+            f"{RAW} is of another dataset than dataset={dataset} in params.yaml: run `dvc repro`, or set it back"
+        )
 
 
 def load_trained(device: str, source: ModelFiles = SICSREC) -> Trained:
