@@ -74,13 +74,13 @@ def score_with_content(
     measured = {tried: validate(tried, None) for tried in (weights if model.config.use_id else (1.0,))}
     chosen = max(measured, key=measured.__getitem__)
     scale, validation = 0.0, measured[chosen]
-    if not seen.all():
-        validation = validate(chosen, 0.0)  # their score is 0 if every scale costs too much
-        for larger in UNSEEN_SCALES:
-            found = validate(chosen, larger)
-            if found < (1 - TOLERANCE) * measured[chosen]:
-                break
-            scale, validation = larger, found
+    for larger in UNSEEN_SCALES if not seen.all() else ():
+        found = validate(chosen, larger)
+        if found < (1 - TOLERANCE) * measured[chosen]:
+            break
+        scale, validation = larger, found
+    if not scale and not seen.all():  # every scale costs too much: unseen items score 0
+        validation = validate(chosen, 0.0)
     model.rank_by(mixed(chosen, scale), content_weight=chosen)
     return {
         "chosen": chosen,
