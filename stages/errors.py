@@ -12,7 +12,6 @@ from pathlib import Path
 from stages import INTERRUPTED, STARTED
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class InputError(Exception):
@@ -65,9 +64,13 @@ def user_fault(error: Exception) -> str | None:
         return str(error)
     if _is_no_space(error):
         return f"no space left on the disk{_at(error)}: free some and run the same command again"
-    if isinstance(error, OSError) and (error.errno in NOT_WRITABLE or isinstance(error, PermissionError)):
-        why = error.strerror or error  # polars sets neither errno nor strerror
-        return f"not writable{_at(error)}: {why}: change the permissions, or run elsewhere"
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return f"file too large for the file system or `ulimit -f`{_at(error)}: raise the limit, or run elsewhere"
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return f"read-only file system{_at(error)}: run elsewhere"
+    if isinstance(error, PermissionError):
+        what = f"permission denied at {error.filename}" if error.filename else str(error)  # of polars: in its words
+        return f"{what}: change the permissions, or run elsewhere"
     if _is_gpu_out_of_memory(error):
         return (
             "the GPU has too little memory: lower the batch in params.yaml (batch_positions, sft.batch_size, "
@@ -88,8 +91,11 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _is_no_space(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return True
-    # polars, safetensors and torch raise errors of their own, which only quote the system's words
-    return any(os.strerror(number) in str(error) for number in NO_SPACE)
+    # polars and safetensors raise errors of their own, which only quote the system's words
+    if any(os.strerror(number) in str(error) for number in NO_SPACE):
+        return True
+    # torch.save raises one that does not, while it handles the system's
+    return isinstance(error.__context__, Exception) and _is_no_space(error.__context__)
 
 
 def _at(error: Exception) -> str:

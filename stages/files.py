@@ -106,6 +106,14 @@ def read_parquet(path: Path) -> pl.DataFrame:
         raise damaged(path, error) from error
 
 
+def read_cached(path: Path) -> pl.DataFrame | None:
+    """Read a Parquet file of `.cache/`; None when it is missing, or damaged by a crash of the machine."""
+    try:
+        return pl.read_parquet(path) if path.is_file() else None
+    except pl.exceptions.ComputeError:
+        return None
+
+
 def read_vectors(path: Path, columns: list[str]) -> dict[str, np.ndarray]:
     """Columns of fixed-size lists as matrices of their own: {column: (rows, width) float32}."""
     if not path.is_file():

@@ -108,6 +108,7 @@ def _record(path: Path) -> str | None:
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open  # imports torch's companions, which most stages do not need
 
+        path.open("rb").close()  # PermissionError, where safetensors would say that there is no such file
         try:
             with safe_open(path, framework="np") as file:
                 found: str | None = json.loads((file.metadata() or {}).get(MODEL_KEY, "{}")).get(KEY)

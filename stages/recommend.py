@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from stages.data.columns import Wanted
-from stages.errors import run_stage
+from stages.errors import InputError, run_stage
 from stages.files import read_json, read_parquet
 from stages.params import Params, load_params
 from stages.serving.arguments import parse_arguments
@@ -95,6 +95,7 @@ def answer(arguments: argparse.Namespace, params: Params, choice: Choice, new: N
         trained = load(arguments.system, params, new)
         rows = similar_items(trained, number, by=arguments.by, top=choice.top)
     else:
+        refuse_new_in_history(arguments.history, new)
         numbers = item_numbers(read_parquet(ITEMS), arguments.history, "--history")
         system = load_system(arguments, params, new)
         rows = recommend_items(system, single(numbers), choice).drop("user", "basis")
@@ -107,6 +108,15 @@ def answer(arguments: argparse.Namespace, params: Params, choice: Choice, new: N
     titles = all_items(new).select(item="raw_id", title=f"title_{params.language}")
     rows = rows.join(titles, on="item", how="left", maintain_order="left")
     return rows.select("rank", raw_id="item", title="title").hstack(rows.drop("rank", "item", "title"))
+
+
+def refuse_new_in_history(history: list[str], new: NewItems | None) -> None:
+    """Raise InputError when a history has one of the new items, which the model has not learned to read."""
+    unread = [] if new is None else [raw_id for raw_id in history if raw_id in set(new.items["raw_id"])]
+    if unread:
+        raise InputError(
+            f"--history: {', '.join(unread)} of --new-items can be recommended, not yet be in a history: leave it out"
+        )
 
 
 def draw(explanation: Explanation, trained: Trained, params: Params, new: NewItems | None, path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -45,7 +46,9 @@ def ended(error: BaseException, capsys) -> tuple[int, str]:
             pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)"),
             "error: no space left on the disk: free some",
         ),
-        (OSError(errno.EROFS, "Read-only file system", "x.parquet"), "error: not writable at x.parquet: Read-only"),
+        (OSError(errno.EROFS, "Read-only file system", "x.parquet"), "error: read-only file system at x.parquet: run"),
+        (OSError(errno.EFBIG, "File too large", "x.pt"), "error: file too large for the file system or `ulimit -f`"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.pt"), "error: permission denied at x.pt: change the"),
         (torch.OutOfMemoryError("CUDA out of memory"), "error: the GPU has too little memory: lower the batch"),
         (MemoryError("Unable to allocate 9 TiB"), "error: this machine has too little memory: lower the batch"),
     ],
@@ -138,7 +141,13 @@ def test_an_interruption_is_one_line_and_status_130(code, number, statuses):
     assert printed == "interrupted: the same command goes on from here\n"
 
 
-def test_a_place_that_cannot_be_written_is_one_line_without_a_number_of_the_system_too():
-    assert user_fault(PermissionError("Permission denied (os error 13)")) == (
-        "not writable: Permission denied (os error 13): change the permissions, or run elsewhere"
-    )
+def test_a_permission_that_polars_is_denied_is_one_line_in_its_words():
+    denied = PermissionError("Permission denied (os error 13): x.parquet")
+    assert user_fault(denied) == f"{denied}: change the permissions, or run elsewhere"
+
+
+@pytest.mark.parametrize("numbers", [10, 1_000_000])  # torch raises different errors for a small and a large file
+def test_a_full_disk_while_torch_writes_is_one_line(numbers):
+    with pytest.raises((OSError, RuntimeError)) as raised, Path("/dev/full").open("wb") as file:
+        torch.save({"weights": torch.zeros(numbers)}, file)
+    assert user_fault(raised.value).startswith("no space left on the disk")

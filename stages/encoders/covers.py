@@ -6,12 +6,12 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 LARGE = 4096 * 4096  # pixels above which an image is scaled down while it is decoded
 SIDE = 2048  # its longer side then; encoders read 224 to 512 pixels
@@ -67,7 +67,7 @@ class CoverArchive:
 
 
 def small_rgb(content: bytes) -> Image.Image:
-    """Decode an image: its first frame, transparent parts on white, deep colours in 8 bits, huge ones scaled down.
+    """Decode an image: its first frame, upright, transparent parts on white, deep colours in 8 bits, huge ones smaller.
 
     Raises one of DECODER_ERRORS for what is no image, is damaged, or has more than MOST_PIXELS.
     """
@@ -78,7 +78,7 @@ def small_rgb(content: bytes) -> Image.Image:
         if image.width * image.height > MOST_PIXELS:
             raise Image.DecompressionBombError(f"{image.width} × {image.height} pixels")
         image.thumbnail((SIDE, SIDE))
-    return _cut(_as_rgb(image))
+    return _cut(_as_rgb(_upright(image)))
 
 
 @contextmanager
@@ -89,6 +89,13 @@ def _own_pixel_limit() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; unchanged without one, or with metadata that cannot be read."""
+    with suppress(*DECODER_ERRORS):  # damaged pixels are found when they are converted
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

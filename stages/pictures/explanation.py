@@ -16,6 +16,8 @@ from stages.pictures.figure import new_figure
 if TYPE_CHECKING:
     from stages.serving.explaining import Explanation
 
+HEADING = "History, latest last: attention of the last position.\nBelow: recommended, and their scores"
+NARROWEST = 3  # columns that HEADING needs
 SHOWN = 8  # items of the history, those with the largest weights, and recommended items
 STATE = {"id": "ID stream", "content": "content stream", "both": "decoder", "rest": "bias"}
 ITEM = {"item_id": "item's ID", "item_content": "item's content"}
@@ -37,9 +39,9 @@ def draw_explanation(
     history = [(f"{explanation.weights[n]:.0%}", explanation.history[n]) for n in places]
     recommended = [(f"{row['rank']}: {row['score']:.3f}", numbers[row["item"]]) for row in rows.iter_rows(named=True)]
     parts = {name: label for name, label in (STATE | ITEM).items() if rows[name].null_count() == 0}
-    columns = max(len(history), len(recommended), 1)
+    columns = max(len(history), len(recommended), NARROWEST)
     with new_figure(path, 1 + 1.6 * columns, 6.5) as figure:
-        figure.suptitle("History, latest last: attention of the last position. Below: recommended, and their scores")
+        figure.suptitle(HEADING)
         grid = figure.add_gridspec(3, columns, height_ratios=[1, 1, 0.8])
         for line, cards in enumerate((history, recommended)):
             for column, (head, item) in enumerate(cards):

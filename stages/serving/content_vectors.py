@@ -19,7 +19,7 @@ from stages.encoders.content_encoder import Catalogue
 from stages.encoders.embedding import embed_items
 from stages.encoders.modalities import MODALITIES
 from stages.errors import InputError
-from stages.files import write_parquet
+from stages.files import read_cached, write_parquet
 from stages.params import EncodersParams
 from stages.provenance import recorded
 from stages.serving.new_items import NewItems, named
@@ -74,7 +74,7 @@ def _through_cache(
 ) -> Tensor:
     """The vectors of the items whose key is not None; those that the file `path` lacks are computed and added."""
     wanted = new.items.with_columns(key=pl.Series(keys, dtype=pl.String)).drop_nulls("key")
-    cached = pl.read_parquet(path) if path.is_file() else None
+    cached = read_cached(path)
     missing = wanted.unique("key", keep="first", maintain_order=True)
     if cached is not None:
         missing = missing.join(cached, on="key", how="anti", maintain_order="left")

@@ -1,6 +1,7 @@
 """The part of the model that reads a history, for servers without this code: ONNX and torch.export."""
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,9 @@ class ContentTable(nn.Module):
 def export_user_tower(folder: Path, model: Sicsrec) -> None:
     """Write user_tower.onnx (its weights beside it, in user_tower.onnx.data) and user_tower.pt2."""
     program = exported_program(model)
-    torch.export.save(program, folder / TORCH)
+    content = BytesIO()  # a full disk aborts the process where torch writes the file itself
+    torch.export.save(program, content)
+    (folder / TORCH).write_bytes(content.getvalue())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from stages.errors import InputError
-from stages.files import atomic, write_parquet
+from stages.files import atomic, read_cached, write_parquet
 from stages.provenance import frame_id
 from stages.serving.recommendations import Choice, RecommendingSystem, recommend_items
 from stages.serving.requests import Requests
@@ -37,8 +37,11 @@ def check_place(named: str, path: Path) -> None:
     """Raise InputError when there cannot be a new file at `path`. named: how the message begins."""
     if path.is_dir():
         raise InputError(f"{named}: this is a folder: name a file")
-    if in_the_way := [str(parent) for parent in path.parents if parent.is_file()]:
-        raise InputError(f"{named}: {in_the_way[0]} is a file, not a folder: choose another place")
+    for parent in path.parents:
+        if parent.is_symlink() and not parent.exists():
+            raise InputError(f"{named}: {parent} is a link to nothing: choose another place")
+        if parent.is_file():
+            raise InputError(f"{named}: {parent} is a file, not a folder: choose another place")
 
 
 def write_recommendations(path: Path, trained: RecommendingSystem, requests: Requests, choice: Choice) -> int:
@@ -68,7 +71,7 @@ def _write(path: Path, folder: Path, trained: RecommendingSystem, requests: Requ
     with tqdm(total=len(requests.users), desc="recommend", unit=" users", disable=None) as bar:
         for number, part in enumerate(parts):
             chosen = requests.part(number * users, (number + 1) * users)
-            if not part.is_file():
+            if read_cached(part) is None:
                 write_parquet(part, recommend_items(trained, chosen, choice))
             bar.update(len(chosen.users))
     rows = pl.scan_parquet(parts)

@@ -35,7 +35,7 @@ class AbandonedError(Exception):
 
 
 class DivergedError(InputError):
-    """The loss is not finite."""
+    """The loss, or a weight, is not finite."""
 
 
 @runtime_checkable
@@ -114,7 +114,7 @@ def fit(
     touched rows are updated (see LazyAdam).
     is_hopeless: asked after each epoch, those of an interrupted run included; needs a `monitor`.
     With several ranks, each computes its shard of the batches (see parallel/distributed.py) and rank 0 writes.
-    Raises DivergedError when the loss is not finite, AbandonedError when `is_hopeless` says so.
+    Raises DivergedError when the loss or a weight is not finite, AbandonedError when `is_hopeless` says so.
     """
     model.to(device)
     accelerator = _accelerator(device)
@@ -140,8 +140,7 @@ def fit(
             began = time.monotonic()
             row, positions = _train_epoch(step, batches(epoch), optimizer, accelerator, device)
             rate = positions / (time.monotonic() - began)
-            if not all(map(math.isfinite, row.values())):
-                raise DivergedError(f"the loss is {row['loss']} in epoch {epoch}: lower learning_rate in params.yaml")
+            _check_finite(row, model, epoch)
             model.eval()
             row |= validate()
             outcome.rows.append(row)
@@ -197,6 +196,17 @@ def _train_epoch(
     return means, int(distributed.all_reduce_sum(positions))
 
 
+def _check_finite(row: dict[str, float], model: TrainableModel, epoch: int) -> None:
+    """Raise DivergedError. The last step of an epoch can spoil weights after its loss was computed."""
+    diverged = None
+    if not all(map(math.isfinite, row.values())):
+        diverged = f"the loss is {row['loss']}"
+    elif not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        diverged = "weights are not finite"
+    if diverged:
+        raise DivergedError(f"{diverged} in epoch {epoch}: lower learning_rate in params.yaml")
+
+
 def _log(live: Live | None, row: dict[str, float], plan: Plan) -> None:
     if live is None:
         return
@@ -231,8 +241,8 @@ def _save(
         "outcome": vars(outcome),
         "best_weights": best_weights,
     }
-    with atomic(state) as temporary:
-        torch.save(content, temporary)
+    with atomic(state) as temporary, temporary.open("wb") as file:  # given a path, torch hides why it cannot write
+        torch.save(content, file)
 
 
 def _load(state: Path) -> dict[str, Any] | None:

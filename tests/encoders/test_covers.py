@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from stages.encoders.covers import LONGEST, SIDE, CoverArchive, small_rgb
 
@@ -55,6 +55,22 @@ def test_a_missing_archive_has_no_covers(tmp_path):
 def test_an_ordinary_jpeg_is_decoded_as_pillow_does():
     content = encoded(Image.fromarray(NOISE), "JPEG")
     assert np.array_equal(small_rgb(content), Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_cover_is_turned_as_its_exif_orientation_says(kind):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be shown turned by 90° clockwise
+    picture = Image.new("RGB", (32, 16), "black")
+    picture.paste("white", (0, 0, 16, 16))  # the left half, the upper one once turned
+    cover = small_rgb(encoded(picture, kind, exif=exif))
+    assert cover.size == (16, 32)
+    assert cover.getpixel((8, 2))[0] > 250 and cover.getpixel((8, 29))[0] < 5
+
+
+def test_a_cover_with_damaged_exif_is_read_as_it_is(tmp_path):
+    content = encoded(Image.fromarray(NOISE), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12" * 9)
+    assert np.array_equal(archive_of(tmp_path, {"v1.png": content}).get("v1"), NOISE)
 
 
 def test_transparent_parts_are_white():

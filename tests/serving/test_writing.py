@@ -71,6 +71,17 @@ def test_an_interrupted_run_goes_on_after_its_last_part_and_writes_no_half_file(
     assert rows["user"].unique(maintain_order=True).to_list() == list(HISTORIES)
 
 
+def test_a_part_that_a_crash_damaged_is_made_again(trained, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            write_recommendations(Path("a.parquet"), trained, requests(**HISTORIES), CHOICE)
+    parts()[0].write_bytes(bytes(parts()[0].stat().st_size))
+    write_recommendations(Path("a.parquet"), trained, requests(**HISTORIES), CHOICE)
+    write_recommendations(Path("b.parquet"), trained, requests(**HISTORIES), CHOICE)
+    assert pl.read_parquet("a.parquet").equals(pl.read_parquet("b.parquet"))
+
+
 def test_parts_of_other_histories_are_not_taken(trained, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_after(1, patch)
@@ -114,3 +125,9 @@ def test_a_path_below_a_file_is_refused():
     Path("notes.txt").write_text("mine")
     with pytest.raises(InputError, match="--out notes.txt/a.csv: notes.txt is a file, not a folder"):
         check_output(Path("notes.txt/a.csv"))
+
+
+def test_a_path_below_a_link_to_nothing_is_refused():
+    Path("link").symlink_to("nowhere")
+    with pytest.raises(InputError, match="--out link/a.csv: link is a link to nothing"):
+        check_output(Path("link/a.csv"))

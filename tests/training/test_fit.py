@@ -327,6 +327,12 @@ def test_a_loss_that_is_not_finite_is_an_input_error(tmp_path):
         run(tmp_path, distance, batches=lambda epoch: [(torch.full((1, 4), float("nan")), torch.zeros(1))])
 
 
+def test_a_weight_that_is_not_finite_after_a_finite_loss_is_an_input_error(tmp_path):
+    batch = torch.full((1, 4), 1e20), torch.full((1,), 1e19)  # the loss is 1e38, its gradient overflows
+    with pytest.raises(InputError, match="^weights are not finite in epoch 1: lower learning_rate in params.yaml$"):
+        run(tmp_path, distance, batches=lambda epoch: [batch])
+
+
 def test_a_loss_is_the_mean_over_steps_and_processes(tmp_path):
     _, alone = run(tmp_path / "one", distance)
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)  # the other process adds zeros
