@@ -61,7 +61,8 @@ def main() -> str:
         print("pairs.history=full: fine-tuning sees validation and test items, which makes its metrics too good")
     questions = build_questions(histories)
     if not questions:
-        raise InputError(f"{SPLIT}/{params.pairs.history}.parquet has no history of two items to ask about")
+        file = f"{SPLIT}/{params.pairs.history}.parquet"
+        raise InputError(f"{file} has no history of two items to ask about: use a dataset with longer histories")
 
     make_judge, name = find_judge(params.llm)
     judge = make_judge(

@@ -306,6 +306,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         content: Any = YAML(typ="safe").load(path)
     except YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} has no keys: `git checkout {path}` brings back the one of this version")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -319,6 +321,8 @@ def _explained(fault: ErrorDetails) -> str:
         return fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return f"{key}: there is no such key{_nearest(key, list(_keys(Params)))}"
+    if fault["type"] == "missing":
+        return f"the key {key} is missing: add it as in the params.yaml of this version (`git diff params.yaml`)"
     if fault["type"] == "tuple_type":
         return f"{key}: this is a list: write -S '{key}=[{fault['input']}]'"
     if key.startswith("baselines.") and fault["input"] == "all":

@@ -165,7 +165,7 @@ def test_a_missing_key_is_named(tmp_path):
     path = changed(tmp_path)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if not line.startswith("alpha:")))
-    with pytest.raises(InputError, match="alpha"):
+    with pytest.raises(InputError, match=r"the key alpha is missing: add it as in the params.yaml of this version"):
         load_params(path)
 
 
@@ -174,6 +174,9 @@ def test_a_missing_file_and_a_broken_one_are_input_errors(tmp_path):
         load_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("a: [1")
     with pytest.raises(InputError, match="not YAML"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("")
+    with pytest.raises(InputError, match="has no keys: `git checkout .*` brings back the one of this version"):
         load_params(tmp_path / "params.yaml")
 
 

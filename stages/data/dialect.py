@@ -44,6 +44,8 @@ def find_dialect(lines: list[str], suffix: str, name: str) -> tuple[str, bool, l
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise InputError(f"{name} is empty: get it anew")
+    if lines[0].lower().startswith("sep="):
+        raise InputError(f"{name}: its first line is Excel's `{lines[0].strip()}`: remove that line")
     first = SEPARATORS.get(suffix, ",")
     for separator in dict.fromkeys((first, "\t", MANY, "|", ";", ",")):
         for quoted in (True,) if separator in ",;" else (True, False):

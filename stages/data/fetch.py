@@ -98,6 +98,9 @@ def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> li
     every = new if items is None else pl.concat([items, new])
     write_items(folder / f"{dataset}_item.csv", every)
     print(f"interactions: {path} (columns of user, item, time: {columns.user}, {columns.item}, {columns.time})")
+    first, last = rows.select(first=pl.col("timestamp").min(), last=pl.col("timestamp").max()).collect().row(0)
+    if first == last:
+        print("interactions: all have the same time: each user's items are taken in the order of the file")
     print(f"items: {items_file or 'no file'}, {every.height:,} items, {new.height:,} of them in the interactions alone")
     return every["raw_id"].to_list()
 

@@ -23,6 +23,7 @@ from stages.files import user_path
 
 DAMAGED = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OTHER_ARCHIVES = {b"Rar!": "a RAR", b"7z\xbc\xaf": "a 7-Zip"}  # by their first bytes
 Open = Callable[[], IO[bytes]]
 
 
@@ -115,6 +116,9 @@ def _entries(place: Path) -> Iterator[Entry]:
         return _zip_entries(place)
     if table_suffix(PurePosixPath(place.name)) and not is_archive(place):
         return iter([Entry(PurePosixPath(place.name), partial(_open_file, place))])
+    with place.open("rb") as file:
+        if kind := OTHER_ARCHIVES.get(file.read(4)):
+            raise InputError(f"source: {place} is {kind} archive: unpack it and name the folder, or pack it as .zip")
     return _tar_entries(place)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from torch import Tensor
 
-from stages.data.histories import Histories, padded_histories
+from stages.data.histories import Histories
 from stages.errors import InputError
 from stages.models.recommender import Recommender
 from stages.models.sasrec import Sasrec, SasrecConfig
@@ -21,7 +21,7 @@ from stages.params import FILTERED
 from stages.training.checkpoints import load_model, load_weights, read_config
 from stages.training.hit_and_ndcg import hits_and_ndcgs
 from stages.training.next_item import TrainingData
-from stages.training.ranking import RankingModel, rank_targets, score_users, scores_of
+from stages.training.ranking import RankingModel, rank_targets, score_users, scores_of, viewed_items
 
 SHARES = tuple(twentieths / 20 for twentieths in range(21))  # of one system, tried in turn
 
@@ -144,10 +144,12 @@ def fused_ranks(
     streams = [score_users(model, histories, targets, max_length=max_length, device=device) for model in models]
     for blocks in zip(*streams, strict=True):  # all have the same users in the same blocks
         users, _, wanted = blocks[0]
-        viewed = torch.from_numpy(padded_histories(histories, users)).to(device)
         parts, rows = [standardised(block.scores) for block in blocks], torch.from_numpy(users).to(device)
+        viewed = list(viewed_items(histories, users, device))
         for weights, of_weights in zip(tried, ranks, strict=True):
-            of_weights[:, rows] = torch.stack(rank_targets(weighted_sum(parts, weights), wanted, viewed))
+            scores = weighted_sum(parts, weights)
+            for part, items in viewed:
+                of_weights[:, rows[part]] = torch.stack(rank_targets(scores[part], wanted[part], items))
     return distributed.all_reduce_sum(ranks).cpu().numpy()
 
 

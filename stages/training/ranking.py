@@ -15,6 +15,7 @@ from stages.parallel import distributed
 
 USERS_PER_BLOCK = 256  # what a block computes stays in the cache: 1,024 take a quarter longer
 SCORES_PER_BLOCK = 2**25  # 128 MB: in a large catalogue a block has fewer users
+VIEWED_PER_PART = 2**22  # of a block, padded: one very long history would widen the rows of all 256 users
 ITEMS_PER_COUNT = 2**13  # on a CPU: what is read twice stays in the cache
 
 
@@ -113,6 +114,20 @@ def score_users(
         yield ScoredUsers(users, scores, torch.from_numpy(targets[users].astype(np.int64)).to(device))
 
 
+def viewed_items(
+    histories: Histories, users: np.ndarray, device: torch.device
+) -> Iterator[tuple[slice, Int[Tensor, "P L"]]]:
+    """All items of the users' histories, also those that max_length cuts off: a part of the users after another.
+
+    users: rows of the histories. → the part's place in `users`, and its items, 0 = padding.
+    """
+    longest = int((histories.offsets[users + 1] - histories.offsets[users]).max(initial=1))
+    size = max(1, VIEWED_PER_PART // longest)
+    for begin in range(0, len(users), size):
+        part = slice(begin, begin + size)
+        yield part, torch.from_numpy(padded_histories(histories, users[part])).to(device)
+
+
 @torch.no_grad()
 def rank_users(
     model: RankingModel,
@@ -129,8 +144,9 @@ def rank_users(
     """
     ranks = torch.zeros(2, len(targets), dtype=torch.int64, device=device)
     for users, scores, wanted in score_users(model, histories, targets, max_length=max_length, device=device):
-        viewed = torch.from_numpy(padded_histories(histories, users)).to(device)  # also what max_length cuts off
-        ranks[:, torch.from_numpy(users).to(device)] = torch.stack(rank_targets(scores, wanted, viewed))
+        rows = torch.from_numpy(users).to(device)
+        for part, viewed in viewed_items(histories, users, device):
+            ranks[:, rows[part]] = torch.stack(rank_targets(scores[part], wanted[part], viewed))
     kept, filtered = distributed.all_reduce_sum(ranks).cpu().numpy()
     return kept, filtered
 

@@ -636,6 +636,14 @@ def test_what_was_read_is_printed(source: Path, capsys: pytest.CaptureFixture[st
     ]
 
 
+def test_that_all_interactions_have_one_time_is_printed(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame().with_columns(timestamp=5).write_csv(source / "ratings.csv")
+    read(source)
+    assert (
+        "interactions: all have the same time: each user's items are taken in the order of" in capsys.readouterr().out
+    )
+
+
 def test_columns_that_the_values_tell_are_printed(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_ninerec(source, ["item_id", "user_id", "timestamp"])
     read(source)

@@ -190,6 +190,12 @@ def test_a_zip_with_an_unknown_compression_method_is_refused(tmp_path: Path) -> 
     assert "a.zip is packed in a way that cannot be read" in failure(tmp_path, "a.zip")
 
 
+@pytest.mark.parametrize(("start", "kind"), [(b"Rar!\x1a\x07\x01", "a RAR"), (b"7z\xbc\xaf\x27\x1c", "a 7-Zip")])
+def test_an_archive_of_another_kind_is_named(tmp_path: Path, start: bytes, kind: str) -> None:
+    (tmp_path / "shop.archive").write_bytes(start + bytes(600))
+    assert f"shop.archive is {kind} archive: unpack it and name the folder" in failure(tmp_path, "shop.archive")
+
+
 def test_a_web_page_a_missing_path_and_a_missing_member_are_named(tmp_path: Path) -> None:
     (tmp_path / "page.tar.gz").write_bytes(b"<!DOCTYPE html><title>Quota exceeded</title>" * 20)
     assert "page.tar.gz is damaged or no archive" in failure(tmp_path, "page.tar.gz")

@@ -120,6 +120,11 @@ def test_a_byte_order_mark_of_a_second_file_is_named(tmp_path: Path, separator: 
     )
 
 
+def test_the_line_that_excel_adds_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Shop.csv").write_text("sep=;\nuser;item;time\nu1;v1;1\n")
+    assert failure(tmp_path / "Shop.csv") == "Shop.csv: its first line is Excel's `sep=;`: remove that line"
+
+
 def test_movielens_files_in_another_encoding_than_latin_1_are_refused(tmp_path: Path) -> None:
     (tmp_path / "movies.dat").write_bytes("1::Amélie\n2::红烧\n".encode("gbk"))
     assert failure(tmp_path / "movies.dat") == "movies.dat is neither UTF-8 nor Latin-1: save it as UTF-8"

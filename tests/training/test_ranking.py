@@ -14,6 +14,7 @@ from stages.training.ranking import (
     rank_users,
     rank_users_with_viewed_kept,
     target_scores,
+    viewed_items,
 )
 from tests.parallel.fake_cuda import fake_cuda
 
@@ -113,6 +114,19 @@ def test_the_size_of_a_block_does_not_change_the_ranks(monkeypatch, scores, bloc
     model = LastItem()
     assert ranks(model) == [KEPT, FILTERED]
     assert model.blocks == blocks
+
+
+@pytest.mark.parametrize("widest", [1, 8, 2**22])
+def test_the_size_of_the_parts_of_viewed_items_does_not_change_the_ranks(monkeypatch, widest):
+    monkeypatch.setattr("stages.training.ranking.VIEWED_PER_PART", widest)
+    assert ranks(LastItem()) == [KEPT, FILTERED]
+
+
+def test_the_users_beside_a_very_long_history_are_not_padded_to_its_length(monkeypatch):
+    monkeypatch.setattr("stages.training.ranking.VIEWED_PER_PART", 8)
+    users = np.array([1, 3, 0])
+    parts = [(users[part].tolist(), viewed.tolist()) for part, viewed in viewed_items(HISTORIES, users, CPU)]
+    assert parts == [([1, 3], [[5, 0, 0, 0], [2, 4, 6, 7]]), ([0], [[1, 2, 3]])]
 
 
 def test_scores_are_counted_in_parts(monkeypatch):
