@@ -18,9 +18,13 @@ INTERRUPTED = "interrupted: the same command goes on from here"
 OLDEST_PYTHON = (3, 11)
 _PROCESSOR = Path("/proc/cpuinfo")
 
+ISA_LIMIT = ""  # the variable by which oneDNN was limited here; "" if it was not
+
 if _PROCESSOR.is_file() and "avx512" in _PROCESSOR.read_text(encoding="utf-8"):
     os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    if "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"
+        os.environ[ISA_LIMIT] = "AVX2"
 
 
 def too_old(version: tuple[int, ...]) -> str | None:

@@ -43,7 +43,7 @@ def main() -> str:
     if why := lacks_modality(name, params.modalities):
         skip(name, why)
         return f"skipped: {why}"
-    device, data = choose_device(params.device), TrainingData.read(SPLIT, TEST, EMBEDDINGS)
+    device, data = choose_device(params.device, params.precision), TrainingData.read(SPLIT, TEST, EMBEDDINGS)
     test = read_parquet(TEST)
 
     model, summary = train(name, params, data, CURVES / name, device)

@@ -56,7 +56,7 @@ def distill(params: Params) -> str:
     weights = teachers(params)
     inputs = [EMBEDDINGS, *smoothing_inputs(params.smoothing), ID_ENCODER, SICSREC, *map(model_path, weights)]
     data = TrainingData.read(SPLIT, TEST, *inputs)
-    device = choose_device(params.device)
+    device = choose_device(params.device, params.precision)
     model, summary = train(params, data, weights, CURVES, device)
     save_model(MODEL, model, data.inputs)
     write_json(CURVES / "summary.json", summary)

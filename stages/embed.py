@@ -54,7 +54,7 @@ def embed(
     params: Params, catalogue: Catalogue, encoders: dict[str, ContentEncoder]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Vectors of all items by modality, and the facts for metrics/embed.json."""
-    device = choose_device(params.device)
+    device = choose_device(params.device, params.precision)
     vectors: dict[str, torch.Tensor] = {}
     facts: dict[str, Any] = {"items": len(catalogue.items)}
     for modality, encoder in encoders.items():

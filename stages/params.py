@@ -197,6 +197,7 @@ class Params(Section):
     launch: Annotated[str, Field(min_length=1)]  # the command that starts a training stage
     monitor: Literal[MONITORS]  # type: ignore[valid-type]  # validation metric that stops training, picks weights
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
+    precision: Literal["auto", "float32", "bfloat16"]
     download: DownloadParams
     columns: ColumnsParams
     split: SplitParams

@@ -99,7 +99,7 @@ def fit_model(
         identity=[asdict(model.config), params.smoothing],
         inputs=[EMBEDDINGS, id_encoder, *smoothing_inputs(params.smoothing)],
         curves=curves,
-        device=choose_device(params.device),
+        device=choose_device(params.device, params.precision),
         smoothing=read_smoothing(params.smoothing),
         is_hopeless=is_hopeless,
     )
@@ -131,7 +131,7 @@ def train(
         summary["content"] = params.posttrain.content
     outcome = fit_model(model, params, data, curves, id_encoder, is_hopeless)
     if params.content_weight:
-        device = choose_device(params.device)
+        device = choose_device(params.device, params.precision)
         found = score_with_content(model, data, vectors, params.content_weight, monitor=params.monitor, device=device)
         if is_main_process():
             print(f"content_weight {found['chosen']}, validation {params.monitor} {found['validation']:.4f}")

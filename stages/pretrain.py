@@ -22,7 +22,7 @@ def train(
     params: Params, data: TrainingData, curves: Path, is_hopeless: IsHopeless | None = None
 ) -> tuple[Sasrec, Outcome]:
     """The ID encoder with the weights of its best epoch. is_hopeless: see `fit`."""
-    p, sequence, device = params.pretrain, params.sequence, choose_device(params.device)
+    p, sequence, device = params.pretrain, params.sequence, choose_device(params.device, params.precision)
     torch.manual_seed(params.seed)
     config = SasrecConfig(items=data.items, dim=params.dim, dropout=p.dropout, **sequence.model_dump())
     model = Sasrec(config)

@@ -49,7 +49,7 @@ def refit(params: Params) -> str:
         smoothing=params.smoothing,
         seed=params.seed,
         modalities=params.modalities,
-        device=choose_device(params.device),
+        device=choose_device(params.device, params.precision),
     )
     encoder, encoder_epochs = refit_id_encoder(data, params.pretrain, settings)
     sicsrec, sicsrec_epochs = refit_sicsrec(data, params.posttrain, settings, encoder)

@@ -34,7 +34,7 @@ def refit(name: str, epochs: int, params: Params) -> str:
     from stages.training.next_item import TrainingData
     from stages.training.ranking import rank_users
 
-    device = choose_device(params.device)
+    device = choose_device(params.device, params.precision)
     data = TrainingData.read(SPLIT, SPLIT / "test.parquet", EMBEDDINGS, RANKS / f"{name}.parquet")
     frames = {part: read_parquet(SPLIT / f"{part}.parquet") for part in ("train", "valid", "test")}
     whole = replace(data, histories=Histories.with_validation(**frames))

@@ -58,7 +58,7 @@ def trainer(system: str, params: Params, folder: Path) -> tuple[Train, TrainingD
     if why := lacks_modality(system, params.modalities):
         raise InputError(f"{why}: add it to modalities, or search another system")
     data = TrainingData.read(pretrain.SPLIT, baselines.EMBEDDINGS)
-    device = choose_device(params.device)
+    device = choose_device(params.device, params.precision)
 
     def train(p: Params, is_hopeless: IsHopeless) -> dict[str, Any]:
         return baselines.train(system, p, data, folder / system, device, is_hopeless=is_hopeless)[1]

@@ -67,7 +67,7 @@ def read_encoders(params: Params, items: pl.DataFrame) -> dict[str, EncoderWithI
 
 def tune(params: Params, encoders: dict[str, EncoderWithInputs], pairs: torch.Tensor) -> dict[str, Any]:
     """Fine-tune the encoders in place. → losses, and alignment and modality gap before and after."""
-    p, device = params.sft, choose_device(params.device)
+    p, device = params.sft, choose_device(params.device, params.precision)
     content_ids = [each.content_id() for each in encoders.values()]
     tasks = p.tasks if len(pairs) else ()
     tuned = {name: Tuned(e.encoder, e.inputs.values, p.train, e.fresh) for name, e in encoders.items()}

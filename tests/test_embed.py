@@ -51,7 +51,7 @@ def test_sorting_by_length_gives_each_title_its_own_vector(after):
 def test_a_device_with_bfloat16_gives_the_same_vectors_but_for_rounding(after, monkeypatch):
     workspace = after("embed")
     plain = pl.read_parquet(EMBEDDINGS)["text"].to_numpy()
-    monkeypatch.setattr("stages.parallel.device.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("stages.parallel.device.uses_bfloat16", lambda device: True)
     workspace.run("embed")
     rounded = pl.read_parquet(EMBEDDINGS)["text"].to_numpy()
     assert 0 < np.abs(rounded - plain).max() < 0.05

@@ -20,7 +20,7 @@ from stages.encoders.image import tiny_image_encoder
 from stages.encoders.text import tiny_text_encoder
 from stages.models.sasrec import Sasrec
 from stages.models.sicsrec import Sicsrec
-from stages.parallel.device import has_bfloat16
+from stages.parallel.device import uses_bfloat16
 from stages.params import Params
 from stages.training.fit import Plan, TrainableModel, fit
 
@@ -92,7 +92,7 @@ def peak_gb(device: torch.device) -> float | None:
 
 def device_rate(sizes: Sizes, device: torch.device) -> float:
     """FLOP/s of square matrix products in the precision of training."""
-    dtype = torch.bfloat16 if has_bfloat16(device) else torch.float32
+    dtype = torch.bfloat16 if uses_bfloat16(device) else torch.float32
     return matmul_rate(rows=sizes.square, dim=sizes.square, columns=(sizes.square,), device=device, dtype=dtype)
 
 

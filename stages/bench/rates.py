@@ -33,7 +33,7 @@ from stages.encoders.text import TextEncoder, tiny_text_encoder
 from stages.encoders.tuning import Alignment, pair_batches, parameter_groups
 from stages.errors import run_stage
 from stages.files import read_parquet, write_json
-from stages.parallel.device import choose_device, has_bfloat16
+from stages.parallel.device import choose_device, uses_bfloat16
 from stages.parallel.distributed import BatchParts
 from stages.params import Params, load_params
 from stages.training.fit import Batches, Plan, TrainableModel, fit
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--covers", type=int, default=COVERS.get(device.type, COVERS["cpu"]))
     options = parser.parse_args()
     titles = repeated_titles(params, options.titles)
-    dtype = torch.bfloat16 if has_bfloat16(device) else torch.float32
+    dtype = torch.bfloat16 if uses_bfloat16(device) else torch.float32
     result: dict[str, Any] = {
         "machine": machine(device),
         "dataset": params.dataset,

@@ -14,7 +14,7 @@ from stages.encoders.content_encoder import ContentEncoder, Inputs
 from stages.encoders.last_block import find_last_block
 from stages.files import is_main_process
 from stages.parallel import distributed
-from stages.parallel.device import has_bfloat16, reduced_precision
+from stages.parallel.device import reduced_precision, uses_bfloat16
 from stages.parallel.placement import choose_placement, to_device
 
 LENGTH_CLASSES = 8  # groups of titles of similar length in the cache
@@ -142,7 +142,7 @@ class Tuned(nn.Module):
             print(f"{name}: cannot be run from its last block on; fine-tuning runs the whole model in every batch")
 
     def _tolerance(self) -> float:
-        return TOLERANCE_BFLOAT16 if has_bfloat16(self.device) else TOLERANCE
+        return TOLERANCE_BFLOAT16 if uses_bfloat16(self.device) else TOLERANCE
 
     def _vectors(self, items: Int[Tensor, " n"], reduced: bool) -> Float[Tensor, "n D"]:
         with reduced_precision(self.device) if reduced else nullcontext():

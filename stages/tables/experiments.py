@@ -46,6 +46,7 @@ ADDED = {
     "monitor": "ndcg@10",
     "content_weight": 0,
     "smoothing": 0,
+    "precision": "auto",
     "distill": 0,
     "posttrain.content": "own",
     "sft.tau": None,

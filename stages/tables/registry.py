@@ -223,6 +223,16 @@ TABLES = {
         OURS,
         ("hit@10", "ndcg@10"),
     ),
+    "precision": Table(
+        "Trained in bfloat16 (not in the paper)",
+        tuple(
+            Row(f"{name}{suffix}", {"precision": precision}, system)
+            for name, system in (("SICSRec", OURS), (SASREC, "id_encoder"))
+            for suffix, precision in (("", "auto"), (", bfloat16", "bfloat16"))
+        ),
+        "SICSRec",
+        ("hit@10", "ndcg@10"),
+    ),
     "fig2": Table("Fig. 2: fine-tuning tasks", _ours("sft.tasks", TASKS), "SFT"),
     "fig3_alpha": Table(
         "Fig. 3: weight α of the contrastive loss",

@@ -14,6 +14,7 @@ from torch import nn
 
 from stages.errors import InputError
 from stages.files import atomic, cache_folder
+from stages.parallel.device import precision_in_use
 from stages.provenance import MODEL_KEY, Ids, as_metadata
 
 CODE = Path(__file__).parents[1]
@@ -77,7 +78,8 @@ def load_model(path: Path, kind: Callable[[Any], Model], config: Callable[..., A
 
 def state_path(stage: str, settings: Any, inputs: list[Path]) -> Path:
     """The file for an interrupted run of `stage`. Its name is a hash of all that decides the result, code included."""
-    digest = hashlib.sha256(json.dumps([stage, settings, torch.__version__], sort_keys=True, default=str).encode())
+    about = [stage, settings, torch.__version__, precision_in_use()]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for path in [*inputs, *sorted(CODE.rglob("*.py"))]:
         digest.update(path.read_bytes())
     return cache_folder("training") / f"{stage}-{digest.hexdigest()[:16]}.pt"

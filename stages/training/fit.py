@@ -18,7 +18,7 @@ from tqdm import tqdm
 from stages.errors import InputError
 from stages.files import atomic, is_main_process
 from stages.parallel import distributed
-from stages.parallel.device import has_bfloat16
+from stages.parallel.device import uses_bfloat16
 from stages.parallel.placement import to_device
 from stages.training.lazy_adam import LazyAdam
 
@@ -164,7 +164,7 @@ def fit(
 def _accelerator(device: torch.device) -> Accelerator:
     return Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision="bf16" if has_bfloat16(device) else "no",
+        mixed_precision="bf16" if uses_bfloat16(device) else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 

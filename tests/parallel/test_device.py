@@ -1,8 +1,10 @@
+import os
+
 import pytest
 import torch
 
 from stages.errors import InputError
-from stages.parallel.device import choose_device
+from stages.parallel.device import choose_device, uses_bfloat16
 
 
 def test_auto_is_an_available_device():
@@ -39,3 +41,49 @@ def test_several_processes_can_reduce_tensors_on_gpus_and_in_main_memory(monkeyp
 def test_an_unavailable_device_is_an_input_error():
     with pytest.raises(InputError, match="device=cuda:99"):
         choose_device("cuda:99")
+
+
+@pytest.fixture
+def own_precision(monkeypatch):
+    """The process's precision and oneDNN's limit as they were, after the test."""
+    monkeypatch.setattr("stages.parallel.device._precision", "auto")
+    monkeypatch.setattr("stages.parallel.device.ISA_LIMIT", "ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+
+@pytest.mark.parametrize(
+    ("precision", "gpu_has_it", "on_cpu", "on_gpu"),
+    [
+        ("auto", True, False, True),
+        ("auto", False, False, False),
+        ("float32", True, False, False),
+        ("bfloat16", True, True, True),
+    ],
+)
+def test_the_precision_is_the_params_or_the_devices(own_precision, monkeypatch, precision, gpu_has_it, on_cpu, on_gpu):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: gpu_has_it)
+    choose_device("cpu", precision)
+    assert uses_bfloat16(torch.device("cpu")) == on_cpu
+    assert uses_bfloat16(torch.device("cuda")) == on_gpu
+    choose_device("cpu")
+    assert not uses_bfloat16(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("auto", "AVX2"), ("float32", "AVX2"), ("bfloat16", "DEFAULT")])
+def test_the_limit_that_hides_products_in_bfloat16_is_lifted_for_them(own_precision, precision, limit):
+    choose_device("cpu", precision)
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == limit
+
+
+def test_a_limit_that_the_user_set_stays(own_precision, monkeypatch):
+    monkeypatch.setattr("stages.parallel.device.ISA_LIMIT", "")
+    choose_device("cpu", "bfloat16")
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_without_bfloat16_is_refused_for_it(own_precision, monkeypatch, device):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr("torch.zeros", lambda *shape, device: None)
+    with pytest.raises(InputError, match=f"^precision=bfloat16: {device} has no bfloat16: set precision=auto or"):
+        choose_device(device, "bfloat16")

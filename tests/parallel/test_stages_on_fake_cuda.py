@@ -38,8 +38,8 @@ SICSREC = {
 def on_gpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, fake_cuda() as gpu:
         for name in STAGES:
-            patch.setattr(importlib.import_module(f"stages.{name}"), "choose_device", lambda device: gpu)
-        patch.setattr("stages.parallel.device.choose_device", lambda device: gpu)  # distill imports it when it trains
+            patch.setattr(importlib.import_module(f"stages.{name}"), "choose_device", lambda *_: gpu)
+        patch.setattr("stages.parallel.device.choose_device", lambda *_: gpu)  # distill imports it when it trains
         yield
 
 
@@ -50,7 +50,7 @@ def in_bfloat16() -> Iterator[None]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             for module in ("training.fit", "parallel.device"):
-                patch.setattr(f"stages.{module}.has_bfloat16", lambda device: True)
+                patch.setattr(f"stages.{module}.uses_bfloat16", lambda device: True)
             yield
     finally:
         AcceleratorState._reset_state(True)

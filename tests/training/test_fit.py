@@ -352,7 +352,7 @@ def test_training_on_a_gpu_equals_training_on_the_cpu(tmp_path):
 @pytest.mark.parametrize(("supported", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_it_computes_in_bfloat16_where_the_device_supports_it(tmp_path, monkeypatch, supported, dtype):
     AcceleratorState._reset_state(True)
-    monkeypatch.setattr("stages.training.fit.has_bfloat16", lambda device: supported)
+    monkeypatch.setattr("stages.training.fit.uses_bfloat16", lambda device: supported)
     model, _ = run(tmp_path, distance)
     AcceleratorState._reset_state(True)
     assert model.dtypes == {dtype}
