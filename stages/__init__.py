@@ -1,8 +1,9 @@
 """The pipeline. Importing it prepares the process: which kernels torch uses, what Ctrl-C and a missing package print.
 
 torch and oneDNN choose their kernels by the processor, and those for AVX-512 add up in another order than those for
-AVX2. Here they are no faster, so the stages ask for AVX2 on both and compute the same bits. A user who sets these
-variables decides otherwise; they count as long as torch has not computed anything.
+AVX2. Here they are no faster, so the stages ask for AVX2 on both and compute the same bits. Only `precision=bfloat16`
+lifts oneDNN's limit, as products in bfloat16 need AVX-512 or AMX. A user who sets these variables decides otherwise;
+they count as long as torch has not computed anything.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from stages.errors import InputError
+from stages.parallel.device import choose_device
 
 WEIGHTS = Path("artifacts/id_encoder.safetensors")
 
@@ -28,6 +30,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(after):
     workspace.set_params(seed=7)
     workspace.run("pretrain")
     assert WEIGHTS.read_bytes() != first
+
+
+def test_training_in_bfloat16_differs_by_rounding_and_repeats_to_the_bit(after, monkeypatch):
+    monkeypatch.setattr("stages.parallel.device.ISA_LIMIT", "")  # for good it would be lifted for later tests
+    workspace = after("split")
+    found = {}
+    for precision in ("float32", "bfloat16", "bfloat16"):
+        AcceleratorState._reset_state(True)
+        workspace.set_params(precision=precision, pretrain={"epochs": 2})
+        workspace.run("pretrain")
+        summary = json.loads(Path("artifacts/curves/pretrain/summary.json").read_text())
+        assert found.setdefault(precision, (summary["loss"], WEIGHTS.read_bytes()))[1] == WEIGHTS.read_bytes()
+    AcceleratorState._reset_state(True)
+    choose_device("cpu")
+    exact, rounded = found["float32"][0], found["bfloat16"][0]
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.01)
 
 
 def test_a_missing_split_is_an_input_error(after):

@@ -11,8 +11,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from polars.testing import assert_frame_equal
+from ruamel.yaml import YAML
 
 from stages.models.systems import SYSTEMS
+from stages.parallel.device import choose_device
 from stages.serving.recommendations import Choice, recommend_items
 from stages.serving.requests import all_users
 from stages.serving.trained import load_trained
@@ -45,15 +47,17 @@ def on_gpu() -> Iterator[None]:
 
 @contextmanager
 def in_bfloat16() -> Iterator[None]:
-    """On the CPU, in bfloat16 as on a GPU that supports it."""
+    """On the CPU with precision=bfloat16."""
     AcceleratorState._reset_state(True)
+    content = YAML(typ="safe").load(Path("params.yaml"))
+    YAML().dump(content | {"precision": "bfloat16"}, Path("params.yaml"))
     try:
         with pytest.MonkeyPatch.context() as patch:
-            for module in ("training.fit", "parallel.device"):
-                patch.setattr(f"stages.{module}.uses_bfloat16", lambda device: True)
+            patch.setattr("stages.parallel.device.ISA_LIMIT", "")  # for good it would be lifted for later tests
             yield
     finally:
         AcceleratorState._reset_state(True)
+        choose_device("cpu")
 
 
 @contextmanager
