@@ -115,10 +115,15 @@ def read_cached(path: Path) -> pl.DataFrame | None:
 
 
 def read_vectors(path: Path, columns: list[str]) -> dict[str, np.ndarray]:
-    """Columns of fixed-size lists as matrices of their own: {column: (rows, width) float32}."""
+    """Columns of fixed-size lists as matrices of their own: {column: (rows, width) float32}.
+
+    Raises InputError when the file is missing or damaged, or has not all of the columns.
+    """
     if not path.is_file():
         raise InputError(f"{path} is missing: run `dvc repro` to make it")
     try:
+        if lacking := set(columns) - set(pq.read_schema(path).names):
+            raise InputError(f"{path} has no {min(lacking)}, as modalities was another: run `dvc repro` to make it")
         table = pq.read_table(path, columns=columns, memory_map=True)
     except pa.ArrowInvalid as error:
         raise damaged(path, error) from error

@@ -86,6 +86,14 @@ def test_vectors_come_back_as_matrices(tmp_path):
     np.testing.assert_array_equal(vectors["text"], matrix)
 
 
+def test_vectors_of_a_modality_that_is_not_there_are_an_input_error(tmp_path):
+    write_parquet(
+        tmp_path / "vectors.parquet", pl.DataFrame({"text": pl.Series([[1.0]], dtype=pl.Array(pl.Float32, 1))})
+    )
+    with pytest.raises(InputError, match="vectors.parquet has no image, as modalities was another: run `dvc repro`"):
+        read_vectors(tmp_path / "vectors.parquet", ["text", "image"])
+
+
 def test_paths_start_at_the_main_workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert user_path("data") == tmp_path / "data"
