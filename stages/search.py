@@ -27,7 +27,7 @@ from stages.training import baselines
 from stages.training.checkpoints import save_model, state_path
 from stages.training.fit import AbandonedError, DivergedError, IsHopeless
 from stages.training.next_item import TrainingData
-from stages.training.overrides import Overrides, current_values, search_id, space_of, with_overrides
+from stages.training.overrides import STAGE_PARAMS, Overrides, current_values, search_id, space_of, with_overrides
 from stages.training.search_space import SPACES
 from stages.training.smoothing import smoothing_inputs
 
@@ -68,9 +68,9 @@ def trainer(system: str, params: Params, folder: Path) -> tuple[Train, TrainingD
 
 def train_sicsrec(params: Params, data: TrainingData, folder: Path, is_hopeless: IsHopeless) -> dict[str, Any]:
     """Both steps, of which only the second is pruned. If it is interrupted, the trial continues without the first."""
-    settings = [params.dim, params.smoothing, params.seed, params.sequence, params.loss, params.monitor]
+    settings = [getattr(params, key) for key in STAGE_PARAMS["pretrain"]]
     files = [*data.files, *smoothing_inputs(params.smoothing)]
-    encoder = state_path("search_id_encoder", [settings, params.pretrain], files).with_suffix(".safetensors")
+    encoder = state_path("search_id_encoder", settings, files).with_suffix(".safetensors")
     if not encoder.is_file():
         model, _ = pretrain.train(params, data, folder / "pretrain")
         save_model(encoder, model, data.inputs)

@@ -165,7 +165,7 @@ def base_image_encoder(params: Params) -> ImageEncoder:
 
 def main() -> None:
     params = load_params()
-    device = choose_device(params.device)
+    device = choose_device(params.device, params.precision)
     parser = argparse.ArgumentParser(
         prog="python -m stages.bench.rates", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

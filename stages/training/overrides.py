@@ -17,12 +17,14 @@ Overrides = dict[str, Any]  # {key as `-S` writes it: value}
 
 # The params of the stages in dvc.yaml, without `device`.
 STAGE_PARAMS = {
-    "pretrain": ("dim", "smoothing", "seed", "sequence", "loss", "monitor", "pretrain"),
+    "pretrain": ("dim", "smoothing", "seed", "precision", "sequence", "loss", "monitor", "pretrain"),
     "posttrain": (
-        "modalities", "alpha", "content_weight", "rank", "tau", "lam", "dim", "smoothing", "seed", "without", "frozen",
-        "sequence", "loss", "monitor", "posttrain",
+        "modalities", "alpha", "content_weight", "rank", "tau", "lam", "dim", "smoothing", "seed", "precision",
+        "without", "frozen", "sequence", "loss", "monitor", "posttrain",
     ),
-    "baseline": ("modalities", "dim", "seed", "sequence", "loss", "monitor", "pretrain.dropout", "baseline"),
+    "baseline": (
+        "modalities", "dim", "seed", "precision", "sequence", "loss", "monitor", "pretrain.dropout", "baseline",
+    ),
 }  # fmt: skip
 TRAINED_BY = {"sicsrec": ("pretrain", "posttrain"), "id_encoder": ("pretrain",)}  # the others: by `baseline`
 
