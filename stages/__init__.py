@@ -28,6 +28,12 @@ if _PROCESSOR.is_file() and "avx512" in _PROCESSOR.read_text(encoding="utf-8"):
         os.environ[ISA_LIMIT] = "AVX2"
 
 
+def allow_bfloat16() -> None:
+    """Lift the limit that was set here. oneDNN reads it at its first product: later, bfloat16 is 50 times slower."""
+    if ISA_LIMIT:
+        os.environ[ISA_LIMIT] = "DEFAULT"
+
+
 def too_old(version: tuple[int, ...]) -> str | None:
     """What to tell the user of a Python that is too old, else None. version: as sys.version_info."""
     if version >= OLDEST_PYTHON:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from stages import allow_bfloat16
 from stages.errors import InputError
 from stages.models.systems import SYSTEMS
 
@@ -296,7 +297,7 @@ def lacks_modality(system: str, modalities: Sequence[str]) -> str | None:
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check params.yaml.
+    """Read and check params.yaml; with precision=bfloat16 also prepare the process for it.
 
     Raises InputError with the file, the key and what is wrong with its value. ruamel.yaml reads YAML 1.2, where
     `1e-05` (which `dvc exp run -S` writes) is a number.
@@ -310,9 +311,12 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     if not isinstance(content, dict):
         raise InputError(f"{path} has no keys: `git checkout {path}` brings back the one of this version")
     try:
-        return Params.model_validate(content)
+        params = Params.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: {_explained(error.errors()[0])}") from error
+    if params.precision == "bfloat16":
+        allow_bfloat16()
+    return params
 
 
 def _explained(fault: ErrorDetails) -> str:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,17 @@ def test_a_listed_system_whose_modality_is_absent_is_refused_unless_it_may_be_sk
     )
     assert load_params(changed(tmp_path, **only_text, baseline__absent="skip")).baselines == ("pop", "missrec_tv_id")
     assert load_params(changed(tmp_path, modalities=["id"], baselines=list(SYSTEMS))).baselines == tuple(SYSTEMS)
+
+
+@pytest.mark.parametrize(
+    ("precision", "set_here", "limit"),
+    [("auto", True, "AVX2"), ("float32", True, "AVX2"), ("bfloat16", True, "DEFAULT"), ("bfloat16", False, "AVX2")],
+)
+def test_bfloat16_lifts_the_limit_of_kernels_unless_the_user_set_it(tmp_path, monkeypatch, precision, set_here, limit):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setattr("stages.ISA_LIMIT", "ONEDNN_MAX_CPU_ISA" if set_here else "")
+    load_params(changed(tmp_path, precision=precision))
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == limit
 
 
 def test_a_missing_key_is_named(tmp_path):

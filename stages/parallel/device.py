@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from accelerate import PartialState
 
-from stages import ISA_LIMIT
 from stages.errors import InputError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -47,8 +46,6 @@ def set_precision(precision: Precision, device: torch.device) -> None:
     global _precision
     if precision == "bfloat16" and not (device.type == "cpu" or _gpu_has_bfloat16(device)):
         raise InputError(f"precision=bfloat16: {device} has no bfloat16: set precision=auto or precision=float32")
-    if precision == "bfloat16" and ISA_LIMIT:
-        os.environ[ISA_LIMIT] = "DEFAULT"  # `stages` limits oneDNN to AVX2, which has no products in bfloat16
     _precision = precision
 
 

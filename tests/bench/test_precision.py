@@ -11,7 +11,7 @@ from stages.params import load_params
 @pytest.fixture(autouse=True)
 def few_rounds_and_no_lasting_change(monkeypatch):
     monkeypatch.setattr(precision, "ROUNDS", 2)
-    monkeypatch.setattr("stages.parallel.device.ISA_LIMIT", "")
+    monkeypatch.setattr("stages.ISA_LIMIT", "")
     yield
     choose_device("cpu")
 

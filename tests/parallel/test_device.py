@@ -1,5 +1,3 @@
-import os
-
 import pytest
 import torch
 
@@ -45,10 +43,8 @@ def test_an_unavailable_device_is_an_input_error():
 
 @pytest.fixture
 def own_precision(monkeypatch):
-    """The process's precision and oneDNN's limit as they were, after the test."""
+    """The process's precision as it was, after the test."""
     monkeypatch.setattr("stages.parallel.device._precision", "auto")
-    monkeypatch.setattr("stages.parallel.device.ISA_LIMIT", "ONEDNN_MAX_CPU_ISA")
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
 @pytest.mark.parametrize(
@@ -67,18 +63,6 @@ def test_the_precision_is_the_params_or_the_devices(own_precision, monkeypatch, 
     assert uses_bfloat16(torch.device("cuda")) == on_gpu
     choose_device("cpu")
     assert not uses_bfloat16(torch.device("cpu"))
-
-
-@pytest.mark.parametrize(("precision", "limit"), [("auto", "AVX2"), ("float32", "AVX2"), ("bfloat16", "DEFAULT")])
-def test_the_limit_that_hides_products_in_bfloat16_is_lifted_for_them(own_precision, precision, limit):
-    choose_device("cpu", precision)
-    assert os.environ["ONEDNN_MAX_CPU_ISA"] == limit
-
-
-def test_a_limit_that_the_user_set_stays(own_precision, monkeypatch):
-    monkeypatch.setattr("stages.parallel.device.ISA_LIMIT", "")
-    choose_device("cpu", "bfloat16")
-    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
