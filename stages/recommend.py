@@ -71,7 +71,7 @@ def read_new(arguments: argparse.Namespace, params: Params, spool: Path) -> NewI
 
 def load(system: str, params: Params, new: NewItems | None) -> Trained:
     """A trained SICSRec, one of MODELS, with the new items if there are any."""
-    trained = load_trained(params.device, MODELS[system])
+    trained = load_trained(params.device, MODELS[system], params.precision)
     if new is None:
         return trained
     from stages.serving.extending import with_new_items

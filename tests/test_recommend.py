@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from stages import recommend
 from stages.errors import InputError
+from stages.parallel.device import choose_device, precision_in_use
 from tests.conftest import Workspace
 
 
@@ -303,6 +304,18 @@ def test_titles_and_covers_are_encoded_once(by_content, monkeypatch, capsys):
         table.write("new_2,别的标题,another title\n")
     with pytest.raises(InputError, match="cannot be loaded"):
         call(monkeypatch, "--history", raw_ids()[0], "--new-items", "arrived")
+
+
+def test_new_items_are_encoded_in_the_precision_of_the_params(by_content, monkeypatch, capsys):
+    write_new_items(unseen_items())
+    monkeypatch.setattr("stages.ISA_LIMIT", "")  # for good it would be lifted for later tests
+    content = YAML(typ="safe").load(Path("params.yaml"))
+    YAML().dump(content | {"precision": "bfloat16"}, Path("params.yaml"))
+    new = f"new_{unseen_items()['raw_id'][0]}"
+    rows = run(monkeypatch, capsys, "--similar", new, "--by", "text", "--new-items", "arrived")
+    assert precision_in_use() == "bfloat16"
+    choose_device("cpu")
+    assert rows[0]["score"] == pytest.approx(1, abs=1e-2)
 
 
 def test_vectors_that_a_crash_damaged_are_computed_again(by_content, monkeypatch, capsys):

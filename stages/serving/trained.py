@@ -12,7 +12,7 @@ from stages.errors import InputError
 from stages.files import read_parquet
 from stages.models.serving import folded_sicsrec
 from stages.models.sicsrec import Sicsrec, SicsrecConfig
-from stages.parallel.device import choose_device
+from stages.parallel.device import Precision, choose_device
 from stages.provenance import check_inputs
 from stages.training.checkpoints import load_model
 
@@ -77,15 +77,15 @@ def refuse_other_dataset(dataset: str) -> None:
         )
 
 
-def load_trained(device: str, source: ModelFiles = SICSREC) -> Trained:
-    """A trained SICSRec, folded. device: as in params.yaml.
+def load_trained(device: str, source: ModelFiles = SICSREC, precision: Precision = "auto") -> Trained:
+    """A trained SICSRec, folded. device, precision: as in params.yaml; the precision is that of encoders of new items.
 
     Raises InputError when it is missing, or was trained on other items than those of the split.
     """
     if source is DISTILLED:
         _refuse_without_tensors(source.weights)
     check_inputs(ITEMS, source.weights)
-    model = folded_sicsrec(load_model(source.weights, Sicsrec, SicsrecConfig)).to(choose_device(device))
+    model = folded_sicsrec(load_model(source.weights, Sicsrec, SicsrecConfig)).to(choose_device(device, precision))
     with torch.inference_mode():
         return Trained(model, model.item_matrix().contiguous(), read_parquet(ITEMS), source)
 

@@ -144,7 +144,7 @@ def test_recommendations_on_the_gpu_equal_those_on_the_cpu(after, keep_viewed, m
     choice = Choice(top=10, keep_viewed=keep_viewed)
     expected = recommend_items(load_trained("cpu"), all_users(), choice)
     with fake_cuda() as gpu:
-        monkeypatch.setattr("stages.serving.trained.choose_device", lambda device: gpu)
+        monkeypatch.setattr("stages.serving.trained.choose_device", lambda *_: gpu)
         trained = load_trained("cuda")
         assert trained.device == gpu
         found = recommend_items(trained, all_users(), choice)
