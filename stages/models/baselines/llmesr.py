@@ -17,6 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
+from stages.errors import InputError
 from stages.models.baselines.material import Material
 from stages.models.layers import attend, dropout, last_position
 from stages.models.recommender import Recommender
@@ -61,10 +62,12 @@ def similar_users(
 ) -> Int[np.ndarray, "users neighbours"]:
     """The nearest other users by the cosine of the mean vector of their histories.
 
-    values, offsets: packed training histories, see Material.
+    values, offsets: packed training histories, see Material. Raises InputError when there is one user alone.
     """
     lengths = np.diff(offsets)
     users = np.add.reduceat(vectors[values - 1], offsets[:-1], axis=0) / lengths[:, None]
+    if len(users) == 1:
+        raise InputError("LLM-ESR learns from similar users, and there is one user alone: leave it out of baselines")
     count = min(neighbours, len(users) - 1)
     search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(users)
     return search.kneighbors(return_distance=False)  # without queries: of the fitted users, each without itself

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
+from stages.errors import InputError
 from stages.models.baselines.llmesr import (
     LlmEsr,
     LlmEsrConfig,
@@ -31,6 +33,11 @@ def test_neighbours_are_the_other_users_with_the_nearest_mean_vector():
         cosines = [m @ mean / np.linalg.norm(m) / np.linalg.norm(mean) for m in means]
         cosines[user] = -2
         assert near[user].tolist() == np.argsort(cosines)[::-1][:2].tolist()
+
+
+def test_one_user_alone_has_no_similar_users():
+    with pytest.raises(InputError, match="there is one user alone: leave it out of baselines"):
+        similar_users(VECTORS["text"], VALUES[:2], OFFSETS[:2], 2)
 
 
 def test_distillation_is_the_distance_from_the_neighbours_mean_state_which_gets_no_gradient():
