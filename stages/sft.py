@@ -28,6 +28,7 @@ ITEMS = Path("artifacts/split/items.parquet")
 ENCODERS = Path("artifacts/encoders")
 CURVES = Path("artifacts/curves/sft")
 PROJECTION = CURVES / "projection.parquet"
+FEWEST_ITEMS = 3  # a pair, and an item to compare it with
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,9 @@ def main() -> str:
     encoders = read_encoders(params, items)
     if encoders and not len(pairs):
         print(f"{PAIRS} is empty, as no item has a title: the encoders are not fine-tuned")
+
+    if encoders and len(pairs) and len(items) < FEWEST_ITEMS:
+        raise InputError(f"{ITEMS} has {len(items)} items, none beside a pair's: use more items, or modalities=[id]")
 
     summary: dict[str, Any] = tune(params, encoders, pairs) if encoders else {"pairs": len(pairs)}
     with atomic(ENCODERS) as folder:

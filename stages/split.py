@@ -8,7 +8,7 @@ from stages.data.leave_one_out import split_leave_one_out
 from stages.data.ninerec import check_titles, read_items, scan_pairs
 from stages.data.time_split import find_moments, split_by_time
 from stages.data.user_histories import summarise
-from stages.errors import InputError, run_stage
+from stages.errors import run_stage
 from stages.files import write_json, write_parquet
 from stages.params import load_params
 from stages.provenance import frame_id
@@ -17,7 +17,6 @@ RAW = Path("artifacts/raw")
 OUTPUT = Path("artifacts/split")
 PART_BYTES = 128 * 2**20  # of the CSV in memory at a time: about 5 million interactions
 METRICS = Path("metrics/split.json")
-FEWEST_ITEMS = 3  # a pair of similar items, and one that is not
 
 
 def main() -> str:
@@ -41,8 +40,6 @@ def main() -> str:
             split = split_by_time(pairs, items, covers, Path(folder), min_interactions=least, parts=parts, **moments)
         else:
             split = split_leave_one_out(pairs, items, covers, Path(folder), min_interactions=least, parts=parts)
-    if split.items.height < FEWEST_ITEMS:
-        raise InputError(f"{params.dataset} has {split.items.height} items, too few to rank: use another dataset")
     frames = {name: getattr(split, name) for name in ("items", "train", "valid", "test", "full")}
     inputs = {OUTPUT.as_posix(): frame_id(*frames.values())}  # all files of a split carry one id
     for name, frame in frames.items():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.errors import InputError
 from stages.files import write_parquet
-from stages.provenance import recorded
+from stages.provenance import check_inputs, recorded
 from stages.training import fit
 
 SUMMARY = Path("artifacts/curves/sft/summary.json")
@@ -37,6 +37,16 @@ def test_sft_tau_is_the_temperature_of_fine_tuning_alone(after):
     workspace.set_params(tau=0.2)
     workspace.run("sft")
     assert summary()["loss"] != by_tau["loss"]
+
+
+def test_a_catalogue_of_two_items_is_refused(after):
+    workspace = after("pairs")
+    items, pairs = Path("artifacts/split/items.parquet"), Path("artifacts/pairs.parquet")
+    write_parquet(items, pl.read_parquet(items)[:2], recorded(items)[1])
+    pair = pl.read_parquet(pairs)[:1].with_columns(target=pl.lit(1, pl.Int32), similar=pl.lit(2, pl.Int32))
+    write_parquet(pairs, pair, check_inputs(items))
+    with pytest.raises(InputError, match="items.parquet has 2 items, none beside a pair's: use more items, or"):
+        workspace.run("sft")
 
 
 def test_each_loss_has_a_curve(after):

@@ -49,15 +49,6 @@ def test_items_are_numbered_from_one_and_counted_in_training_only() -> None:
     assert metrics["sparsity"] == 1 - metrics["interactions"] / (metrics["users"] * metrics["items"])
 
 
-def test_a_catalogue_of_two_items_is_refused() -> None:
-    download.main()
-    rows = [f"{item},u1,{time}" for time, item in enumerate(["v1", "v2", "v1", "v2"], 1)]
-    Path("artifacts/raw/sample_pair.csv").write_text("\n".join(rows) + "\n")
-    Path("artifacts/raw/sample_item.csv").write_text("v1,茶,tea\nv2,壶,pot\n", encoding="utf-8")
-    with pytest.raises(InputError, match="sample has 2 items, too few to rank: use another dataset"):
-        split.main()
-
-
 def test_how_many_interactions_have_no_title_is_said() -> None:
     download.main()
     file = Path("artifacts/raw/sample_item.csv")
