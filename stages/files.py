@@ -123,7 +123,7 @@ def read_vectors(path: Path, columns: list[str]) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is missing: run `dvc repro` to make it")
     try:
         if lacking := set(columns) - set(pq.read_schema(path).names):
-            raise InputError(f"{path} has no {min(lacking)}, as modalities was another: run `dvc repro` to make it")
+            raise InputError(f"{path} has no column {min(lacking)}: run `dvc repro` to make it for these modalities")
         table = pq.read_table(path, columns=columns, memory_map=True)
     except pa.ArrowInvalid as error:
         raise damaged(path, error) from error

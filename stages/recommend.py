@@ -115,7 +115,7 @@ def refuse_new_in_history(history: list[str], new: NewItems | None) -> None:
     unread = [] if new is None else [raw_id for raw_id in history if raw_id in set(new.items["raw_id"])]
     if unread:
         raise InputError(
-            f"--history: {', '.join(unread)} of --new-items can be recommended, not yet be in a history: leave it out"
+            f"--history: {', '.join(unread)} of --new-items: new items can be recommended, not read: leave them out"
         )
 
 

@@ -135,7 +135,7 @@ def main() -> str:
         print(f"{PAIRS} is empty, as no item has a title: the encoders are not fine-tuned")
 
     if encoders and len(pairs) and len(items) < FEWEST_ITEMS:
-        raise InputError(f"{ITEMS} has {len(items)} items, none beside a pair's: use more items, or modalities=[id]")
+        raise InputError(f"{ITEMS} has {len(items)} items, fine-tuning needs three: use more, or modalities=[id]")
 
     summary: dict[str, Any] = tune(params, encoders, pairs) if encoders else {"pairs": len(pairs)}
     with atomic(ENCODERS) as folder:

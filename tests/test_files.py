@@ -90,7 +90,7 @@ def test_vectors_of_a_modality_that_is_not_there_are_an_input_error(tmp_path):
     write_parquet(
         tmp_path / "vectors.parquet", pl.DataFrame({"text": pl.Series([[1.0]], dtype=pl.Array(pl.Float32, 1))})
     )
-    with pytest.raises(InputError, match="vectors.parquet has no image, as modalities was another: run `dvc repro`"):
+    with pytest.raises(InputError, match="vectors.parquet has no column image: run `dvc repro` to make it for"):
         read_vectors(tmp_path / "vectors.parquet", ["text", "image"])
 
 

@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(after):
 
 
 def test_training_in_bfloat16_differs_by_rounding_and_repeats_to_the_bit(after, monkeypatch):
-    monkeypatch.setattr("stages.ISA_LIMIT", "")  # for good it would be lifted for later tests
+    monkeypatch.setattr("stages.ISA_LIMIT", "")  # or the limit would stay lifted in later tests
     workspace = after("split")
     found = {}
     for precision in ("float32", "bfloat16", "bfloat16"):

@@ -308,7 +308,7 @@ def test_titles_and_covers_are_encoded_once(by_content, monkeypatch, capsys):
 
 def test_new_items_are_encoded_in_the_precision_of_the_params(by_content, monkeypatch, capsys):
     write_new_items(unseen_items())
-    monkeypatch.setattr("stages.ISA_LIMIT", "")  # for good it would be lifted for later tests
+    monkeypatch.setattr("stages.ISA_LIMIT", "")  # or the limit would stay lifted in later tests
     content = YAML(typ="safe").load(Path("params.yaml"))
     YAML().dump(content | {"precision": "bfloat16"}, Path("params.yaml"))
     new = f"new_{unseen_items()['raw_id'][0]}"
@@ -368,7 +368,7 @@ def test_new_items_that_cannot_be_scored_are_refused(table, message, by_content,
 def test_new_items_in_a_history_are_refused(by_content, monkeypatch):
     write_new_items(unseen_items())
     new = f"new_{unseen_items()['raw_id'][0]}"
-    with pytest.raises(InputError, match=f"--history: {new} of --new-items can be recommended, not yet be in"):
+    with pytest.raises(InputError, match=f"--history: {new} of --new-items: new items can be recommended"):
         call(monkeypatch, "--history", new, "--new-items", "arrived")
 
 

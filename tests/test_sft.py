@@ -45,7 +45,7 @@ def test_a_catalogue_of_two_items_is_refused(after):
     write_parquet(items, pl.read_parquet(items)[:2], recorded(items)[1])
     pair = pl.read_parquet(pairs)[:1].with_columns(target=pl.lit(1, pl.Int32), similar=pl.lit(2, pl.Int32))
     write_parquet(pairs, pair, check_inputs(items))
-    with pytest.raises(InputError, match="items.parquet has 2 items, none beside a pair's: use more items, or"):
+    with pytest.raises(InputError, match="items.parquet has 2 items, fine-tuning needs three: use more, or"):
         workspace.run("sft")
 
 

@@ -20,7 +20,7 @@ from stages.data.columns import (
 from stages.data.covers import match_covers, pack_covers
 from stages.data.interactions import scan_interactions, unknown_items
 from stages.data.items import load_items
-from stages.data.ninerec import write_items, write_pairs
+from stages.data.ninerec import scan_pairs, write_items, write_pairs
 from stages.data.source import extract, list_paths, locate, readable
 from stages.data.tables import Table, open_table
 from stages.errors import InputError
@@ -98,11 +98,15 @@ def _write_tables(opened: Opened, dataset: str, spool: Path, folder: Path) -> li
     every = new if items is None else pl.concat([items, new])
     write_items(folder / f"{dataset}_item.csv", every)
     print(f"interactions: {path} (columns of user, item, time: {columns.user}, {columns.item}, {columns.time})")
-    first, last = rows.select(first=pl.col("timestamp").min(), last=pl.col("timestamp").max()).collect().row(0)
-    if first == last:
+    if _have_one_time(folder / f"{dataset}_pair.csv"):
         print("interactions: all have the same time: each user's items are taken in the order of the file")
     print(f"items: {items_file or 'no file'}, {every.height:,} items, {new.height:,} of them in the interactions alone")
     return every["raw_id"].to_list()
+
+
+def _have_one_time(pairs: Path) -> bool:
+    time = pl.col("timestamp")
+    return bool(scan_pairs(pairs).select(time.min() == time.max()).collect(engine="streaming").item())
 
 
 def _pick_interactions(opened: Opened, dataset: str) -> PurePosixPath:

@@ -53,7 +53,7 @@ def in_bfloat16() -> Iterator[None]:
     YAML().dump(content | {"precision": "bfloat16"}, Path("params.yaml"))
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("stages.ISA_LIMIT", "")  # for good it would be lifted for later tests
+            patch.setattr("stages.ISA_LIMIT", "")  # or the limit would stay lifted in later tests
             yield
     finally:
         AcceleratorState._reset_state(True)
